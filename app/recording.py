@@ -1,0 +1,152 @@
+"""Frames to disk: numbered PNG files in a folder, or one MP4.
+
+A PNG is there whole or not at all; an MP4 gets its name only when it is complete. Containers are always closed.
+
+Does not know about pacing, actions or what the frames show.
+"""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from controls.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class FrameWriter(Protocol):
+    """Takes frames uint8 (Y, X, 3) in order; used as a context manager; UserError when the disk refuses."""
+
+    def add(self, frame: Pixels) -> None: ...
+    def __enter__(self) -> FrameWriter: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def _refused(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Cannot write {path} ({error.strerror or error}); free some space or choose another --out."
+    )
+
+
+def write_png(frame: Pixels, path: Path) -> None:
+    """One frame uint8 (Y, X, 3) as a PNG, whole or not at all; UserError when it cannot be written."""
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        Image.fromarray(frame).save(partial, format="PNG", compress_level=1)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _refused(path, error) from error
+
+
+class NoWriter:
+    """Writes nothing."""
+
+    def add(self, frame: Pixels) -> None:
+        """Forget the frame."""
+
+    def __enter__(self) -> NoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class PngWriter(NoWriter):
+    """DIR/000000.png, DIR/000001.png and so on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refused(folder, error) from error
+
+    def add(self, frame: Pixels) -> None:
+        """Write the next picture."""
+        write_png(frame, self.folder / f"{self.count:06d}.png")
+        self.count += 1
+
+
+class Mp4Writer(NoWriter):
+    """One H.264 file, 4:2:0, near lossless; removed when the run fails."""
+
+    def __init__(self, path: Path, fps: float, threads: int = 1) -> None:
+        self.path = path
+        self._fps = Fraction(fps).limit_denominator(1001)
+        self._threads = threads
+        self._partial = path.with_name(f".{path.name}.tmp")
+        self._stream: Any = None
+        self._container: Any = None
+        try:
+            import av
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._partial), mode="w", format="mp4")
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    def _open_stream(self, frame: Pixels) -> None:
+        stream = self._container.add_stream("libx264", rate=self._fps)
+        stream.height, stream.width = frame.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {
+            "crf": "16",
+            "preset": "veryfast",
+            "threads": str(self._threads),
+            "bf": "0",
+        }
+        self._stream = stream
+
+    def add(self, frame: Pixels) -> None:
+        """Encode the next frame."""
+        import av
+
+        if self._stream is None:
+            self._open_stream(frame)
+        try:
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        except OSError as error:
+            raise _refused(self.path, error) from error
+
+    def __enter__(self) -> Mp4Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if kind is None:
+                os.replace(self._partial, self.path)
+        except OSError as problem:
+            if kind is None:
+                raise _refused(self.path, problem) from problem
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def open_writer(out: Path | None, fps: float) -> FrameWriter:
+    """A writer for --out: None writes nothing, a name ending in .mp4 a video, anything else a folder of PNGs."""
+    if out is None:
+        return NoWriter()
+    return Mp4Writer(out, fps) if out.suffix.lower() == ".mp4" else PngWriter(out)

@@ -1,0 +1,199 @@
+"""Weights on disk: safetensors shards with a config, an ActionSpec and a hash for every file.
+
+A weights folder holds config.json, weights-00001.safetensors ... (bf16, at most 16 MB each) and MODEL_CARD.md.
+Every file is checked against its SHA-256 when it is loaded; nothing is ever unpickled.
+
+Does not know how weights are trained or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from controls.action import ActionSpec
+from controls.errors import UserError
+from generator.config import build
+from generator.model.dit import CausalDiT, DiTConfig
+from generator.tokenizer.vae import TokenizerConfig, VideoVAE
+
+FORMAT = 1
+SHARD_BYTES = 15_000_000
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """All that a world needs beside its tensors. `hfov` in degrees, `picture` (width, height) in pixels."""
+
+    preset: str
+    picture: tuple[int, int]
+    hfov: float
+    fps: int
+    shift: float
+    stage: str
+    world: str
+    tokenizer: TokenizerConfig
+    dit: DiTConfig
+    action_spec: ActionSpec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for config.json."""
+        return {**asdict(self), "action_spec": self.action_spec.to_dict()}
+
+
+@dataclass
+class Weights:
+    """A loaded world: config, both networks in evaluation mode, and the hash that names them."""
+
+    config: WorldConfig
+    tokenizer: VideoVAE
+    dit: CausalDiT
+    hash: str
+
+
+def config_from_dict(data: dict[str, Any]) -> WorldConfig:
+    """Rebuild `WorldConfig.to_dict`; UserError on unknown, missing or mistyped settings."""
+    plain = dict(data)
+    try:
+        parts = {name: plain.pop(name) for name in ("tokenizer", "dit", "action_spec")}
+    except KeyError as error:
+        raise UserError(
+            f"The weights' config has no {error} part; download or train the weights again."
+        ) from error
+    plain["tokenizer"] = build(TokenizerConfig, parts["tokenizer"], "tokenizer")
+    plain["dit"] = build(DiTConfig, parts["dit"], "dit")
+    plain["action_spec"] = ActionSpec.from_dict(parts["action_spec"])
+    return build(WorldConfig, plain, "world")
+
+
+def save_weights(
+    folder: Path,
+    config: WorldConfig,
+    tokenizer: VideoVAE,
+    dit: dict[str, Tensor],
+    notes: dict[str, Any] | None = None,
+) -> str:
+    """Write a weights folder; returns its hash. config.json goes last, so a broken write is never taken for whole.
+
+    `dit` is a state dict (EMA weights, say); `notes` are figures for the record and do not enter the hash.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()}
+    tensors |= {f"dit.{k}": v for k, v in dit.items()}
+    files: dict[str, str] = {}
+    for number, shard in enumerate(_shards(tensors), start=1):
+        name = f"weights-{number:05d}.safetensors"
+        blob = save_tensors(shard)
+        write_atomic(folder / name, blob)
+        files[name] = hashlib.sha256(blob).hexdigest()
+    body = {"format": FORMAT, "config": config.to_dict(), "files": files}
+    digest = _digest(body)
+    text = json.dumps({**body, "hash": digest, "notes": notes or {}}, indent=1)
+    write_atomic(folder / "config.json", text.encode())
+    for stale in set(folder.glob("weights-*.safetensors")) - {folder / name for name in files}:
+        stale.unlink()
+    return digest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """config.json of a weights folder, checked; UserError when missing, damaged or of another format."""
+    path = folder / "config.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"There are no weights in {str(folder)!r} (no config.json); give --weights DIR."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error}); restore the weights folder.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{str(path)!r} is not a weights config of format {FORMAT}; use matching weights.")
+    if _digest(manifest) != manifest.get("hash"):
+        raise UserError(f"{str(path)!r} was changed after it was written; restore the weights folder.")
+    return manifest
+
+
+def load_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
+    """Load and verify a weights folder; UserError names the file that is missing or damaged."""
+    manifest = read_manifest(folder)
+    config = config_from_dict(manifest["config"])
+    tensors: dict[str, Tensor] = {}
+    for name, expected in manifest["files"].items():
+        tensors |= _read_shard(folder / name, expected)
+    tokenizer, dit = VideoVAE(config.tokenizer), CausalDiT(config.dit)
+    _fill(tokenizer, tensors, "tokenizer.", folder)
+    _fill(dit, tensors, "dit.", folder)
+    return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"])
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all; UserError when the disk refuses."""
+    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{str(path)!r} cannot be written ({error.strerror}); free space or choose another folder."
+        ) from error
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    body = {key: manifest.get(key) for key in ("format", "config", "files")}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        kept = tensor.detach().cpu().contiguous()
+        if kept.is_floating_point() and kept.dim() > 1:
+            kept = kept.to(torch.bfloat16)
+        count = kept.numel() * kept.element_size()
+        if shards[-1] and size + count > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = kept
+        size += count
+    return shards
+
+
+def _read_shard(path: Path, expected: str) -> dict[str, Tensor]:
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"The weights file {str(path)!r} is missing; restore the weights folder.") from error
+    if hashlib.sha256(blob).hexdigest() != expected:
+        raise UserError(
+            f"The weights file {str(path)!r} is damaged (its SHA-256 differs); restore the weights folder."
+        )
+    try:
+        return load_tensors(blob)
+    except SafetensorError as error:
+        raise UserError(
+            f"The weights file {str(path)!r} is not safetensors ({error}); restore it."
+        ) from error
+
+
+def _fill(module: torch.nn.Module, tensors: dict[str, Tensor], prefix: str, folder: Path) -> None:
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    own = {k: v.float() if v.is_floating_point() else v for k, v in own.items()}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"The weights in {str(folder)!r} do not fit their config ({reason}); use a matching pair."
+        ) from error

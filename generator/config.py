@@ -1,0 +1,130 @@
+"""Presets, and building a config dataclass from plain data with "did you mean".
+
+A preset is a table of numbers; the dataclasses that they fill stand above the classes that they configure.
+
+Does not know what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from controls.errors import UserError
+from controls.strict_yaml import did_you_mean
+
+T = TypeVar("T")
+
+PICTURE = {"width": 256, "height": 160}
+
+# dit: latent sizes must be the tokenizer's; window and sink count latent frames
+PRESETS: dict[str, dict[str, Any]] = {
+    "debug": {
+        "picture": {"width": 64, "height": 64},
+        "tokenizer": "debug",
+        "dit": {
+            "latent_channels": 8,
+            "height": 4,
+            "width": 4,
+            "model_width": 32,
+            "depth": 2,
+            "heads": 2,
+            "window": 4,
+        },
+    },
+    "pocket": {
+        "picture": PICTURE,
+        "tokenizer": "pocket",
+        "dit": {
+            "latent_channels": 32,
+            "height": 10,
+            "width": 16,
+            "model_width": 320,
+            "depth": 8,
+            "heads": 5,
+            "window": 15,
+        },
+    },
+    "base": {
+        "picture": PICTURE,
+        "tokenizer": "paper",
+        "dit": {
+            "latent_channels": 16,
+            "height": 20,
+            "width": 32,
+            "model_width": 768,
+            "depth": 16,
+            "heads": 12,
+            "window": 30,
+        },
+    },
+    "aapt-8b": {
+        "picture": {"width": 736, "height": 416},
+        "tokenizer": "paper",
+        "dit": {
+            "latent_channels": 16,
+            "height": 52,
+            "width": 92,
+            "model_width": 3072,
+            "depth": 36,
+            "heads": 24,
+            "window": 30,
+            "text_width": 4096,
+        },
+    },
+}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The preset's table; UserError when there is none of that name."""
+    if name not in PRESETS:
+        raise UserError(f"Unknown preset {name!r}{did_you_mean(name, PRESETS)}.")
+    return PRESETS[name]
+
+
+def build(cls: type[T], values: Mapping[str, Any], what: str) -> T:
+    """A frozen dataclass from plain data; UserError on an unknown field or a value of the wrong kind."""
+    hints = get_type_hints(cls)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    clean: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise UserError(f"Unknown {what} setting {key!r}{did_you_mean(key, fields)}.")
+        clean[key] = _convert(value, fields[key], f"{what}.{key}")
+    try:
+        return cls(**clean)
+    except TypeError as error:
+        raise UserError(f"The {what} settings are incomplete: {error}.") from error
+
+
+def override(config: T, settings: Iterable[str], what: str) -> T:
+    """Apply `name=value` texts (from --set) to a dataclass; UserError on a bad one."""
+    hints = get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise UserError(f"--set {text!r} is not of the form name=value.")
+        if key not in hints:
+            raise UserError(f"Unknown {what} setting {key!r}{did_you_mean(key, hints)}.")
+        changes[key] = _convert(value, hints[key], f"{what}.{key}")
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def _convert(value: Any, kind: Any, name: str) -> Any:
+    if isinstance(value, list):
+        value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    if kind not in (int, float, bool, str):
+        return value
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "false": False}[value.lower()]
+        if kind is not bool and isinstance(value, bool):
+            raise ValueError(value)
+        converted = kind(value)
+        if kind is int and float(value) != converted:
+            raise ValueError(value)
+        return converted
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{name} = {value!r} is not a valid {kind.__name__}.") from error

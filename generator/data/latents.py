@@ -1,0 +1,179 @@
+"""Clips as latents: encoded once with a frozen tokenizer, then drawn as training windows.
+
+Shape key: B batch, F latent frames, C channels, H, W latent size, P action fields, R ray channels.
+For every latent frame k of a clip two latents are kept: `latents[k]`, encoded with its past, and `alone[k]`, the last
+video frame of k encoded by itself. A window may then start anywhere and still begin, as play does, from a lone picture.
+
+Does not know about stages, losses or engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from controls.action import ActionSpec, encode_rows
+from controls.camera import Camera
+from controls.errors import UserError
+from generator.checkpoint import write_atomic
+from generator.data.clips import Dataset
+from generator.tokenizer.vae import VideoVAE
+
+ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
+
+
+@dataclass
+class Batch:
+    """One training batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W)."""
+
+    first: Tensor
+    target: Tensor
+    actions: Tensor
+    rays: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        return Batch(
+            *(v.to(device, non_blocking=True) for v in (self.first, self.target, self.actions, self.rays))
+        )
+
+    @property
+    def recycled(self) -> Tensor:
+        """Teacher-forced recycled frames (B, F, C, H, W): the true latent before each target."""
+        return torch.cat([self.first[:, None], self.target[:, :-1]], dim=1)
+
+
+def tokenizer_hash(vae: VideoVAE) -> str:
+    """SHA-256 that names a tokenizer's encoder and normalisation; latents belong to exactly one."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        if not name.startswith("decoder."):
+            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def video_tensor(frames: npt.NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (T, Y, X, 3) to float (T, 3, Y, X) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def encode_clip(vae: VideoVAE, frames: npt.NDArray[np.uint8], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Normalised latents and alone latents, each (1 + F, C, H, W), of one clip's frames."""
+    device = next(vae.parameters()).device
+    video = video_tensor(frames, device)
+    stride = vae.config.time
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        latents = vae.encode(video[None])[0][0]
+        alone = vae.encode(video[::stride, None])[0][:, 0]
+    return vae.normalise(latents.float()), vae.normalise(alone.float())
+
+
+def encode_dataset(vae: VideoVAE, data: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Encode every clip of a data set; finished clips are kept, so the same command resumes.
+
+    UserError when `out` holds latents of another tokenizer.
+    """
+    dataset = Dataset.open(data)
+    out.mkdir(parents=True, exist_ok=True)
+    name = tokenizer_hash(vae)
+    meta_path = out / "meta.json"
+    if meta_path.exists() and json.loads(meta_path.read_text())["tokenizer"] != name:
+        raise UserError(
+            f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another."
+        )
+    write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
+    for index in tqdm(range(len(dataset.meta["clips"])), desc="encode clips", unit="clip"):
+        path = out / f"{index:06d}.npz"
+        if path.exists():
+            continue
+        clip = dataset.clip(index)
+        latents, alone = encode_clip(vae, clip.frames(0, clip.length), dtype)
+        blob = io.BytesIO()
+        np.savez(
+            blob,
+            latents=latents.half().cpu().numpy(),
+            alone=alone.half().cpu().numpy(),
+            keys=clip.keys,
+            look=clip.look,
+        )
+        write_atomic(path, blob.getvalue())
+
+
+class LatentClips:
+    """All latents of one split in memory, drawn as random windows."""
+
+    def __init__(self, folder: Path, split: str, ticks: int = 4) -> None:
+        """UserError when the folder is missing, empty, or lacks a clip."""
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{str(folder)!r} has no readable latents ({error}); encode the clips first."
+            ) from error
+        self.meta: dict[str, Any] = meta["data"]
+        self.tokenizer: str = meta["tokenizer"]
+        self.spec = ActionSpec.from_dict(self.meta["action_spec"])
+        self.camera = Camera(self.meta["hfov"], self.meta["width"] / self.meta["height"])
+        chosen = [i for i, clip in enumerate(self.meta["clips"]) if clip["split"] == split]
+        if not chosen:
+            raise UserError(f"{str(folder)!r} has no clips in the split {split!r}; collect more frames.")
+        self.clips = [self._load(folder / f"{i:06d}.npz") for i in chosen]
+        self.ticks = ticks
+
+    def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:
+        try:
+            with np.load(path) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"The latents {str(path)!r} are missing or damaged; encode the clips again."
+            ) from error
+
+    def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
+        """A random batch of windows of `frames` generated latent frames."""
+        return self.gather([self._pick(frames, rng) for _ in range(batch)], frames, rng)
+
+    def _pick(self, frames: int, rng: np.random.Generator) -> tuple[int, int]:
+        index = int(rng.integers(len(self.clips)))
+        spare = len(self.clips[index]["latents"]) - 1 - frames
+        assert spare >= 0, f"clip {index} is shorter than {frames} latent frames"
+        return index, int(rng.integers(spare + 1))
+
+    def gather(
+        self,
+        places: list[tuple[int, int]],
+        frames: int,
+        rng: np.random.Generator | None = None,
+    ) -> Batch:
+        """Windows at given (clip, latent start); without rng each begins from a lone picture."""
+        firsts, targets, keys, looks = [], [], [], []
+        for index, start in places:
+            clip = self.clips[index]
+            lone = rng is None or rng.random() < ALONE_FRACTION
+            firsts.append(clip["alone" if lone else "latents"][start])
+            targets.append(clip["latents"][start + 1 : start + 1 + frames])
+            rows = slice(1 + start * self.ticks, 1 + (start + frames) * self.ticks)
+            keys.append(clip["keys"][rows])
+            looks.append(clip["look"][rows])
+        height, width = targets[0].shape[-2:]
+        look = np.stack(looks)
+        actions = encode_rows(np.stack(keys), look, self.spec)
+        rays = self.camera.ray_map(look, height, width)
+        group = (len(places), frames, self.ticks)
+        return Batch(
+            torch.from_numpy(np.stack(firsts)).float(),
+            torch.from_numpy(np.stack(targets)).float(),
+            torch.from_numpy(actions.reshape(*group, -1)),
+            torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
+        )

@@ -1,0 +1,87 @@
+"""What a backend is: a transformer that makes latents and a decoder that makes pictures, each with explicit state.
+
+Shape key: C channels, H, W latent size, P action fields, R ray channels, Y, X video size. Batch is always one.
+
+Does not know which backends exist, or about scenes and players.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Float = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+State = dict[str, npt.NDArray[Any]]
+
+
+class Transformer(Protocol):
+    """Generates latent frames, one evaluation each."""
+
+    def reset(self, first: Tensor, seed: int) -> None:
+        """Begin from the normalised latent of the first frame (1, C, H, W)."""
+
+    def step(self, actions: Float, rays: Float) -> Tensor:
+        """The next latent frame (1, C, H, W) float32, from actions (ticks, P) and rays (R, H, W)."""
+
+    @property
+    def frame_index(self) -> int:
+        """Latent frames generated since reset."""
+
+    def state(self) -> State:
+        """Everything that the next step depends on, as arrays."""
+
+    def load(self, state: State) -> None:
+        """Continue from `state()`."""
+
+
+class Decoder(Protocol):
+    """Turns latents into pictures, one latent frame at a time."""
+
+    def first(self, latent: Tensor) -> Pixels:
+        """Begin with normalised latent 0 (1, C, H, W): one picture, uint8 (1, Y, X, 3)."""
+
+    def next(self, latent: Tensor) -> Pixels:
+        """The pictures of a later latent frame, uint8 (4, Y, X, 3)."""
+
+    def state(self) -> State:
+        """Everything that the next decode depends on, as arrays."""
+
+    def load(self, state: State) -> None:
+        """Continue from `state()`."""
+
+
+@dataclass
+class Backend:
+    """A transformer and a decoder under one name, as reports show it."""
+
+    name: str
+    transformer: Transformer
+    decoder: Decoder
+
+
+def to_pixels(video: Tensor) -> Pixels:
+    """Video (1, T, 3, Y, X) in [-1, 1] to uint8 (T, Y, X, 3)."""
+    scaled = (video[0].float().clamp(-1, 1) + 1) * 127.5
+    return np.asarray(scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def to_array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A tensor's own bits as an array; bfloat16 travels as uint16."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return np.array(tensor.view(torch.uint16).numpy())
+    return np.array(tensor.numpy())
+
+
+def to_tensor(array: npt.NDArray[Any], like: Tensor) -> Tensor:
+    """The inverse of `to_array`, in the type and place of `like`."""
+    tensor = torch.from_numpy(np.array(array))
+    if tensor.dtype == torch.uint16:
+        tensor = tensor.view(torch.bfloat16)
+    return tensor.to(like)

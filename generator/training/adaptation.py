@@ -1,0 +1,94 @@
+"""Stage 1, adaptation: the diffusion objective, block-causal, with teacher forcing.
+
+Shape key: B batch, F latent frames, C channels, H, W latent size.
+The recycled frame is the true previous latent; one t for the whole clip, t ~ U(0, 1) and then shifted; MSE on the
+velocity. Here from random weights, as no public base fits our latents. Source: AAPT section 3.3.
+
+Does not know about caches, worlds or evaluation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from controls.errors import UserError
+from generator.data.latents import Batch
+from generator.model.dit import CausalDiT
+from generator.samplers.schedule import mix, shift_time
+from generator.training.dit_run import (
+    DiTRun,
+    DiTTraining,
+    corrupt_history,
+    finish_step,
+    open_run,
+)
+from generator.training.helpers import Progress, rate_at, set_rate, step_generator
+
+
+@dataclass(frozen=True)
+class AdaptationTraining(DiTTraining):
+    """Settings of stage 1; the shared ones only."""
+
+
+def adaptation_loss(
+    dit: CausalDiT,
+    batch: Batch,
+    shift: float,
+    history_noise: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean squared error on the velocity of every latent frame; a scalar."""
+    device = batch.target.device
+    t = shift_time(torch.rand(len(batch.target), generator=generator, device=device), shift)
+    noise = torch.randn(batch.target.shape, generator=generator, device=device)
+    recycled = corrupt_history(batch.recycled, history_noise, generator)
+    velocity = dit(mix(batch.target, noise, t), recycled, t, batch.actions, batch.rays)
+    return nnf.mse_loss(velocity.float(), noise - batch.target)
+
+
+def train(config: AdaptationTraining, folder: Path, quiet: bool = False) -> DiTRun:
+    """Train until the budget ends; the same command resumes. Writes snapshot/, resume state, metrics and sheets."""
+    run = open_run(config, folder, "adaptation")
+    forward = torch.compile(run.dit) if config.compile else run.dit
+    bar = Progress("adaptation", quiet)
+    while (progress := run.budget.progress(run.step)) < 1.0:
+        set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
+        generator = step_generator(config.seed, run.step, "loss", run.device.type)
+        with run.autocast():
+            loss = adaptation_loss(forward, run.draw(), run.world.shift, config.history_noise, generator)
+        norm = apply_gradients(run, loss)
+        run.step += 1
+        if run.step % 10 == 0 or run.step == 1:
+            run.metrics.add(
+                run.step,
+                loss=loss.item(),
+                gradient_norm=norm,
+                minutes=run.budget.spent / 60,
+            )
+            bar.show(progress, loss=loss.item(), step=run.step)
+        finish_step(run, False, teacher=True)
+    finish_step(run, True, teacher=True)
+    bar.close()
+    return run
+
+
+def apply_gradients(run: DiTRun, loss: Tensor) -> float:
+    """One optimiser step and EMA update; returns the gradient norm. UserError when the loss is not finite."""
+    for optimiser in run.optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(run.dit.parameters(), run.config.clip)
+    if not torch.isfinite(norm):
+        raise UserError(
+            f"The loss is not finite at step {run.step}; the last snapshot is kept in {str(run.folder)!r}, "
+            "lower the rates with --set lr=... and run again."
+        )
+    for optimiser in run.optimisers:
+        optimiser.step()
+    run.ema.update(run.dit)
+    return float(norm)

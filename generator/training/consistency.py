@@ -1,0 +1,153 @@
+"""Stage 2, consistency: the teacher's path folded into one step, with teacher forcing.
+
+Shape key: B batch, F latent frames, C channels, H, W latent size, S fixed times.
+Fixed times, uniform and then shifted; no guidance; the target network is the student itself without gradient, not an
+average. `own_history` is ours: on that share of steps the recycled frames are the student's own one-step frames, found
+by a few parallel passes over the whole clip (pass m gives what a rollout of m steps from the truth would recycle), so
+that the model meets its own errors before stage 3 exists. Source: AAPT section 3.3.
+
+Does not know about caches, worlds or evaluation.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from generator.data.latents import Batch
+from generator.model.dit import CausalDiT
+from generator.samplers.schedule import clean_from_velocity, mix, uniform_times
+from generator.training.adaptation import apply_gradients
+from generator.training.dit_run import (
+    DiTRun,
+    DiTTraining,
+    corrupt_history,
+    finish_step,
+    open_run,
+)
+from generator.training.helpers import (
+    Progress,
+    rate_at,
+    set_rate,
+    step_generator,
+    step_rng,
+)
+
+
+@dataclass(frozen=True)
+class ConsistencyTraining(DiTTraining):
+    """Settings of stage 2: `times` fixed times, share of one-step noise draws, and of own-history steps."""
+
+    times: int = 32
+    lr: float = 3e-4
+    muon: float = 3e-3
+    pure_noise: float = 0.25
+    own_history: float = 0.5
+    own_passes: int = 3
+
+
+def consistency_loss(
+    student: CausalDiT,
+    teacher: CausalDiT,
+    batch: Batch,
+    recycled: Tensor,
+    times: Tensor,
+    pure_noise: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Squared distance between the student's clean frames at t_n and, one teacher step nearer to the data, at t_n+1.
+
+    times (S + 1,) decreasing from 1 to 0; `pure_noise` is the share of clips placed at t = 1, where play happens.
+    """
+    device, count = batch.target.device, len(batch.target)
+    place = torch.randint(len(times) - 1, (count,), generator=generator, device=device)
+    first = torch.rand(count, generator=generator, device=device) < pure_noise
+    place = torch.where(first, 0, place)
+    now, after = times.to(device)[place].float(), times.to(device)[place + 1].float()
+    noise = torch.randn(batch.target.shape, generator=generator, device=device)
+    x = mix(batch.target, noise, now)
+    with torch.no_grad():
+        slope = teacher(x, recycled, now, batch.actions, batch.rays)
+        gap = (after - now).view(-1, 1, 1, 1, 1)
+        nearer = x + gap * slope
+        target = clean_from_velocity(
+            nearer, student(nearer, recycled, after, batch.actions, batch.rays), after
+        )
+    guess = clean_from_velocity(x, student(x, recycled, now, batch.actions, batch.rays), now)
+    return (guess.float() - target.float()).square().mean()
+
+
+@torch.no_grad()
+def own_recycled(student: CausalDiT, batch: Batch, passes: int, generator: torch.Generator) -> Tensor:
+    """Recycled frames (B, F, C, H, W) as a rollout of `passes` one-step frames from the truth would have them."""
+    recycled = batch.recycled
+    t = torch.ones(len(recycled), device=recycled.device)
+    for _ in range(passes):
+        noise = torch.randn(recycled.shape, generator=generator, device=recycled.device)
+        made = noise - student(noise, recycled, t, batch.actions, batch.rays)
+        recycled = torch.cat([batch.first[:, None], made[:, :-1].to(recycled)], dim=1)
+    return recycled
+
+
+def own_history_loss(
+    student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Squared error of one-step frames that follow the student's own frames, against the truth."""
+    t = torch.ones(len(recycled), device=recycled.device)
+    noise = torch.randn(recycled.shape, generator=generator, device=recycled.device)
+    made = noise - student(noise, recycled, t, batch.actions, batch.rays)
+    return (made.float() - batch.target).square().mean()
+
+
+def stage_loss(
+    run: DiTRun, config: ConsistencyTraining, teacher: CausalDiT, times: Tensor
+) -> tuple[str, Tensor]:
+    """The loss of the present step and its name."""
+    generator = step_generator(config.seed, run.step, "loss", run.device.type)
+    choice = step_rng(config.seed, run.step, "choice")
+    batch = run.draw()
+    if choice.random() < config.own_history:
+        passes = int(choice.integers(1, config.own_passes + 1))
+        recycled = own_recycled(run.dit, batch, passes, generator)
+        return "own_history", own_history_loss(run.dit, batch, recycled, generator)
+    recycled = corrupt_history(batch.recycled, config.history_noise, generator)
+    loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator)
+    return "consistency", loss
+
+
+def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiTRun:
+    """Distil `config.start` (stage 1 weights) until the budget ends; the same command resumes."""
+    run = open_run(config, folder, "consistency")
+    teacher = copy.deepcopy(run.dit).eval().requires_grad_(False)
+    if run.step:  # resumed: the teacher is where the run began, not where it stands
+        teacher.load_state_dict(load_teacher(config))
+    times = uniform_times(config.times, run.world.shift)
+    bar = Progress("consistency", quiet)
+    while (progress := run.budget.progress(run.step)) < 1.0:
+        set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
+        with run.autocast():
+            name, loss = stage_loss(run, config, teacher, times)
+        norm = apply_gradients(run, loss)
+        run.step += 1
+        run.metrics.add(
+            run.step,
+            **{name: loss.item()},
+            gradient_norm=norm,
+            minutes=run.budget.spent / 60,
+        )
+        bar.show(progress, loss=loss.item(), step=run.step)
+        finish_step(run, False, teacher=False)
+    finish_step(run, True, teacher=False)
+    bar.close()
+    return run
+
+
+def load_teacher(config: ConsistencyTraining) -> dict[str, Tensor]:
+    """State dict of the stage 1 weights that the run started from."""
+    from generator.checkpoint import load_weights
+
+    return load_weights(Path(config.start)).dit.state_dict()

@@ -1,0 +1,254 @@
+"""What the stages that train a CausalDiT on latents share: the opened run, its snapshots and its contact sheets.
+
+Shape key: B batch, F latent frames, C channels, H, W latent size.
+
+Does not know any stage's loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from generator.checkpoint import WorldConfig, load_weights, save_weights
+from generator.config import build, preset
+from generator.data.latents import Batch, LatentClips, tokenizer_hash
+from generator.model.dit import CausalDiT, DiTConfig
+from generator.rollout import rollout, teacher_rollout
+from generator.samplers.schedule import token_shift, uniform_times
+from generator.tokenizer.vae import VideoVAE
+from generator.training.ema import Ema
+from generator.training.helpers import (
+    Budget,
+    Optimisers,
+    load_optimisers,
+    load_resume,
+    save_resume,
+    split_optimisers,
+    step_rng,
+)
+from generator.training.metrics import Metrics, contact_sheet, draw_metrics
+from generator.training.tokenizer import load_tokenizer
+
+PLAIN = (
+    "embed.",
+    "out.",
+    "conditioner.",
+    "text_in.",
+    "offsets",
+)  # AdamW; Muon has the blocks' matrices
+
+
+@dataclass(frozen=True)
+class DiTTraining:
+    """Settings that every CausalDiT stage has. Rates are peaks; `minutes` counts over all starts of the run."""
+
+    latents: str = "runs/latents/halls"
+    tokenizer: str = "runs/tokenizer"
+    start: str = ""
+    preset: str = "pocket"
+    minutes: float = 0.0
+    steps: int = 0
+    batch: int = 4
+    frames: int = 16
+    lr: float = 1e-3
+    muon: float = 1e-2
+    decay: float = 0.01
+    hold: float = 0.3
+    warmup: int = 100
+    ema: float = 0.999
+    clip: float = 1.0
+    shift: float = 0.0
+    history_noise: float = 0.3
+    seed: int = 0
+    device: str = "auto"
+    bf16: bool = True
+    compile: bool = False
+    snapshot_minutes: float = 4.0
+    sheet_minutes: float = 8.0
+
+
+@dataclass
+class DiTRun:
+    """One opened run: networks, optimisers, data, and where it stands."""
+
+    config: DiTTraining
+    folder: Path
+    device: torch.device
+    tokenizer: VideoVAE
+    world: WorldConfig
+    dit: CausalDiT
+    ema: Ema
+    optimisers: Optimisers
+    clips: LatentClips
+    budget: Budget
+    metrics: Metrics
+    step: int = 0
+    saved_at: float = 0.0
+    drawn_at: float = 0.0
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bf16 autocast when the run uses it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def draw(self, use: str = "batch") -> Batch:
+        """The batch of the present step; derives from (seed, step)."""
+        c = self.config
+        return self.clips.draw(c.batch, c.frames, step_rng(c.seed, self.step, use)).to(self.device)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA when there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def open_run(config: DiTTraining, folder: Path, stage: str) -> DiTRun:
+    """Start a run, or continue the one in `folder`; UserError on settings or files that do not fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = pick_device(config.device)
+    clips = LatentClips(Path(config.latents), "train")
+    table = preset(config.preset)
+    if config.start:
+        begin = load_weights(Path(config.start))
+        tokenizer, dit, shift = (
+            begin.tokenizer,
+            begin.dit.train(),
+            config.shift or begin.config.shift,
+        )
+    else:
+        tokenizer = load_tokenizer(Path(config.tokenizer))
+        torch.manual_seed(config.seed)
+        dit = CausalDiT(build(DiTConfig, table["dit"], "dit"))
+        shift = config.shift or token_shift(dit.config.tokens)
+    assert tokenizer_hash(tokenizer) == clips.tokenizer, "the latents were encoded with another tokenizer"
+    tokenizer, dit = tokenizer.to(device).eval().requires_grad_(False), dit.to(device)
+    world = WorldConfig(
+        preset=config.preset,
+        picture=(clips.meta["width"], clips.meta["height"]),
+        hfov=clips.meta["hfov"],
+        fps=clips.meta["fps"],
+        shift=shift,
+        stage=stage,
+        world=clips.meta["world"],
+        tokenizer=tokenizer.config,
+        dit=dit.config,
+        action_spec=clips.spec,
+    )
+    optimisers = split_optimisers(
+        dit.named_parameters(),
+        config.lr,
+        config.muon or None,
+        config.decay,
+        lambda name: name.startswith(PLAIN) or name.endswith("offsets"),
+    )
+    budget = Budget(config.steps, config.minutes)
+    run = DiTRun(
+        config, folder, device, tokenizer, world, dit, Ema(dit, config.ema), optimisers, clips, budget,
+        metrics=Metrics(folder),
+    )  # fmt: skip
+    _resume(run)
+    (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
+    return run
+
+
+def _resume(run: DiTRun) -> None:
+    state = load_resume(run.folder / "resume.safetensors")
+    if state is None:
+        return
+    run.dit.load_state_dict(state["model"])
+    run.ema.load(state["ema"])
+    load_optimisers(run.optimisers, state["optimisers"])
+    run.step = int(state["step"])
+    run.budget.resume(float(state["seconds"]))
+    run.metrics = Metrics(run.folder, run.step)
+
+
+def finish_step(run: DiTRun, done: bool, teacher: bool) -> None:
+    """Save and draw when their time has come, and at the end."""
+    now = time.perf_counter()
+    if run.saved_at == 0.0:
+        run.saved_at = run.drawn_at = now
+    if done or now - run.saved_at > 60 * run.config.snapshot_minutes:
+        save_run(run)
+        run.saved_at = time.perf_counter()
+    if done or now - run.drawn_at > 60 * run.config.sheet_minutes:
+        draw_sheet(run, teacher)
+        draw_metrics(run.folder)
+        run.drawn_at = time.perf_counter()
+
+
+def save_run(run: DiTRun) -> None:
+    """Write the EMA snapshot (a weights folder) and the resume state."""
+    notes = {
+        "step": run.step,
+        "seconds": run.budget.spent,
+        "training": asdict(run.config),
+    }
+    save_weights(run.folder / "snapshot", run.world, run.tokenizer, run.ema.weights, notes)
+    save_resume(
+        run.folder / "resume.safetensors",
+        {
+            "model": run.dit.state_dict(),
+            "ema": run.ema.state(),
+            "optimisers": [o.state_dict() for o in run.optimisers],
+            "step": run.step,
+            "seconds": run.budget.spent,
+        },
+    )
+
+
+def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    """Recycled frames (B, F, C, H, W) with noise of a random strength up to `level` on half of the clips.
+
+    Ours: the paper recycles clean frames and leaves robustness to stage 3; GameNGen found noise critical.
+    """
+    if not level:
+        return recycled
+    device = recycled.device
+    shape = (recycled.shape[0], recycled.shape[1], 1, 1, 1)
+    strength = level * torch.rand(shape, generator=generator, device=device)
+    chosen = torch.rand((recycled.shape[0], 1, 1, 1, 1), generator=generator, device=device) < 0.5
+    noise = torch.randn(recycled.shape, generator=generator, device=device)
+    return recycled + chosen * strength * noise
+
+
+@torch.no_grad()
+def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> None:
+    """Rollouts of the EMA weights under real actions beside the truth: pairs of rows, real above generated."""
+    held = LatentClips(Path(run.config.latents), "held_seed")
+    frames = min(frames, len(held.clips[0]["latents"]) - 1)
+    batch = held.gather([(i % len(held.clips), 0) for i in range(clips)], frames).to(run.device)
+    model = CausalDiT(run.dit.config).to(run.device).eval()
+    model.load_state_dict(run.ema.weights)
+    if teacher:
+        times = uniform_times(8, run.world.shift)
+        made = teacher_rollout(model, batch.first, batch.actions, batch.rays, run.config.seed, times)
+    else:
+        made = rollout(model, batch.first, batch.actions, batch.rays, run.config.seed)
+    rows = []
+    for index in range(clips):
+        for latents in (batch.target[index], made[index]):
+            rows.append(pictures(run.tokenizer, torch.cat([batch.first[index, None], latents]))[::8])
+    contact_sheet(run.folder / f"sheet-{run.step:06d}.png", rows)
+
+
+@torch.no_grad()
+def pictures(tokenizer: VideoVAE, latents: Tensor) -> npt.NDArray[np.uint8]:
+    """Normalised latents (1 + F, C, H, W) to uint8 (T, Y, X, 3)."""
+    video = tokenizer.decode(tokenizer.denormalise(latents[None]))[0].float()
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def replaced(config: DiTTraining, **changes: Any) -> DiTTraining:
+    """A copy of a stage's settings with changes."""
+    return dataclasses.replace(config, **changes)

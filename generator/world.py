@@ -1,0 +1,124 @@
+"""World: the only door between the window and the generator. Four verbs: reset, step, save_state, load_state.
+
+Importing this module does not import torch, so a window can list scenes while the network loads elsewhere.
+Everything random comes from (seed, frame_index): the same picture, seed, actions, weights and backend give the same
+frames.
+
+Does not know about windows, keys, files other than weights, or time.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from controls.action import Action, ActionSpec, encode
+from controls.camera import Camera
+from controls.errors import UserError
+from generator.scene import Scene, find_scene, list_scenes, load_picture
+
+if TYPE_CHECKING:
+    from generator.runtime.backend import Backend
+
+__all__ = ["Scene", "World", "find_scene", "list_scenes", "load_picture"]
+
+Pixels = npt.NDArray[np.uint8]
+State = dict[str, npt.NDArray[Any]]
+
+
+class World:
+    """A running generator on this machine.
+
+    `backend` is a name from `runtime.select` ("auto" takes the fastest that is installed); `threads` bounds CPU threads.
+    UserError when the weights are missing or damaged or the backend is unknown.
+    """
+
+    def __init__(self, weights: Path, backend: str = "auto", threads: int = 2) -> None:
+        from generator.checkpoint import load_weights
+        from generator.runtime.select import open_backend
+
+        loaded = load_weights(Path(weights))
+        config = loaded.config
+        self.spec: ActionSpec = config.action_spec
+        self.size: tuple[int, int] = config.picture
+        self.fps: float = config.fps
+        self.camera = Camera(config.hfov, config.picture[0] / config.picture[1])
+        self.latent_size = (config.dit.height, config.dit.width)
+        self.timings: dict[str, float] = {"step_ms": 0.0, "decode_ms": 0.0}
+        self.hash = loaded.hash
+        self._tokenizer = loaded.tokenizer
+        self._backend: Backend = open_backend(backend, loaded, threads)
+        self._ready = False
+        self.info: dict[str, Any] = {
+            "weights_hash": loaded.hash,
+            "backend": self._backend.name,
+            "preset": config.preset,
+            "stage": config.stage,
+            "world": config.world,
+        }
+
+    @property
+    def frame_index(self) -> int:
+        """Latent frames generated since reset."""
+        return self._backend.transformer.frame_index
+
+    def reset(self, picture: Pixels, seed: int) -> Pixels:
+        """Begin from a picture, uint8 (Y, X, 3) of this world's size; returns it as the network sees it, (1, Y, X, 3)."""
+        from generator.runtime.encode import encode_picture
+
+        width, height = self.size
+        if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
+            raise UserError(
+                f"The first frame is {picture.shape}, this world needs {(height, width, 3)}; resize it."
+            )
+        latent = encode_picture(self._tokenizer, picture)
+        self._backend.transformer.reset(latent, seed)
+        self._ready = True
+        return self._backend.decoder.first(latent)
+
+    def step(self, action: Action) -> Pixels:
+        """Generate the four video frames that an action leads to: uint8 (4, Y, X, 3)."""
+        assert self._ready, "reset comes before step"
+        began = time.perf_counter()
+        look = np.clip(action.look, -self.spec.max_look, self.spec.max_look)
+        rays = self.camera.ray_map(look, *self.latent_size).reshape(-1, *self.latent_size)
+        latent = self._backend.transformer.step(encode(action, self.spec), rays)
+        stepped = time.perf_counter()
+        frames = self._backend.decoder.next(latent)
+        done = time.perf_counter()
+        self.timings = {
+            "step_ms": 1e3 * (stepped - began),
+            "decode_ms": 1e3 * (done - stepped),
+        }
+        return frames
+
+    def save_state(self) -> State:
+        """Everything that the next frames depend on, as arrays; belongs to these weights and this backend."""
+        assert self._ready, "reset comes before save_state"
+        name = np.frombuffer(self._identity().encode(), np.uint8).copy()
+        state = {f"transformer.{k}": v for k, v in self._backend.transformer.state().items()}
+        return (
+            state | {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()} | {"identity": name}
+        )
+
+    def load_state(self, state: State) -> None:
+        """Continue exactly from `save_state`; UserError when it belongs to other weights or another backend."""
+        identity = bytes(state.get("identity", np.zeros(0, np.uint8))).decode(errors="replace")
+        if identity != self._identity():
+            raise UserError(
+                f"This state belongs to {identity!r}, not to {self._identity()!r}; use it where it was saved."
+            )
+        self._backend.transformer.load(_part(state, "transformer."))
+        self._backend.decoder.load(_part(state, "decoder."))
+        self._ready = True
+
+    def _identity(self) -> str:
+        return f"{self.hash}/{self._backend.name}"
+
+
+def _part(state: State, prefix: str) -> State:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
