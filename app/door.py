@@ -19,7 +19,7 @@ from app.protocol import Load
 from controls.action import Action, ActionSpec
 
 Pixels = npt.NDArray[np.uint8]
-DEFAULT_WEIGHTS = Path("assets/weights/pocket")
+DEFAULT_WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "weights" / "pocket"
 DEFAULT_SIZE = (256, 160)  # for pictures that are shown before a World has said its own
 
 
@@ -31,8 +31,9 @@ class WorldLike(Protocol):
     fps: float
     info: dict[str, Any]
     timings: dict[str, float]
-    frame_index: int
 
+    @property
+    def frame_index(self) -> int: ...
     def reset(self, picture: Pixels, seed: int) -> Pixels: ...
     def step(self, action: Action) -> Pixels: ...
     def save_state(self) -> dict[str, npt.NDArray[Any]]: ...
@@ -54,7 +55,7 @@ class SceneLike(Protocol):
 
 @dataclass(frozen=True)
 class Door:
-    """The generator's functions that the program uses; `open_world` must be importable by name (it is sent to a child)."""
+    """The generator's functions that the program uses; `open_world` is sent to a child, so it needs a name."""
 
     list_scenes: Callable[[], list[Any]]
     find_scene: Callable[[str], Any]
@@ -78,9 +79,7 @@ def check_weights(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"There are no weights at {folder}; give a folder that holds them with --weights.")
     if not any(folder.rglob("*.safetensors")):
-        raise UserError(
-            f"The folder {folder} holds no .safetensors file; give a weights folder with --weights."
-        )
+        raise UserError(f"The folder {folder} holds no .safetensors file; give a weights folder with --weights.")
 
 
 def default_door() -> Door:

@@ -89,14 +89,18 @@ class Figures:
         self.input_to_submit_ms = Series()
         self.frames = 0
         self.late_frames = 0
+        self._timed = 0
         self._first: float | None = None
         self._last = 0.0
         self._recent: deque[float] = deque(maxlen=49)
 
-    def frame(self, now: float, late: bool) -> None:
-        """One video frame was submitted to the display at `now`."""
+    def frame(self, now: float, late: bool, generated: bool = True) -> None:
+        """One video frame was submitted to the display at `now`; the given first frame is held and not timed."""
         self.frames += 1
         self.late_frames += late
+        if not generated:
+            return
+        self._timed += 1
         self._first = now if self._first is None else self._first
         self._last = now
         self._recent.append(now)
@@ -105,7 +109,7 @@ class Figures:
     def fps(self) -> float:
         """Video frames a second over the whole session."""
         span = self._last - self._first if self._first is not None else 0.0
-        return (self.frames - 1) / span if span > 0 else 0.0
+        return (self._timed - 1) / span if span > 0 else 0.0
 
     @property
     def recent_fps(self) -> float:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from app.door import Door
 from app.figures import own_peak_rss_mb, process_age
 from app.pacing import PacingConfig, WallClock, rest
@@ -75,9 +73,7 @@ def wait_until_ready(generator: GeneratorProcess, patience: float = LOAD_PATIENC
         if generator.failure is not None:
             raise UserError(generator.failure)
         if time.perf_counter() > end:
-            raise UserError(
-                f"The world did not load within {patience:.0f} s; use smaller weights or fewer programs."
-            )
+            raise UserError(f"The world did not load within {patience:.0f} s; use smaller weights or fewer programs.")
         generator.wait(0.1)
     return generator.ready
 
@@ -109,8 +105,6 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
 
 
 def _check(args: Namespace) -> None:
-    if args.frames < 1:
-        raise UserError(f"--frames is {args.frames}; give 1 or more video frames.")
     for path in (args.json, args.out):
         if path is not None and str(path) != "-" and path.resolve().parent.is_file():
             raise UserError(f"Cannot write {path}: {path.parent} is a file; choose another folder.")
@@ -133,7 +127,7 @@ def _play(session: PlaySession, generator: GeneratorProcess, writer: FrameWriter
         frame = session.due()
         if frame is not None:
             session.shown(frame)
-            digest.update(np.ascontiguousarray(frame.pixels))
+            digest.update(frame.pixels.tobytes())
             writer.add(frame.pixels)
             continue
         if session.failure is not None:

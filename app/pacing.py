@@ -10,10 +10,11 @@ The timing contract. p is one video frame (1/24 s), latent frame k >= 1 is the v
   its own video frame is due: that is the delay of an input, for every i, and no event waits longer. It is at the least
   3p + lead, for an event in the last moment of its tick. Each tick is read at its end: as late as possible. With a
   lead of nothing the four ticks would be exactly the time for which latent frame k-1 is shown.
-- `lead` is what step + decode may take: the action is complete, and sent, at S(k, 3) = D(k, 0) - lead. It starts at one
-  latent frame (4p), and follows the measured p99 of the time from sending to arrival, plus a margin, up to 4p: down at
-  most once in a few seconds and only when it pays, up as soon as a deadline was missed. On a change the ticks of one
-  action are stretched or squeezed evenly; motion is summed, so none is lost.
+- A frame is given out to be drawn a little ahead of its deadline: by the median of what drawing and submitting took.
+- `lead` is what step + decode (and drawing) may take: the action is complete, and sent, at S(k, 3) = D(k, 0) - lead.
+  It starts at one latent frame (4p), and follows the measured p99 of the time from sending to arrival plus a margin,
+  at most 4p: down at most once in a few seconds and only when it pays, up as soon as a deadline was missed. On a
+  change the ticks of one action are stretched or squeezed evenly; motion is summed, so none is lost.
 - A generator that is busy at S(k, 3) holds the last tick open until it is free. When it is slower than real time
   (median over 4p) the grid slips with every late latent frame, which keeps frames evenly spaced and the delay short.
 
@@ -78,6 +79,8 @@ class DisplayGrid:
         self._base = 0
         self._anchor = 0.0
         self._last_shown = -1e9
+        self._drawing: deque[float] = deque(maxlen=24)
+        self.ahead = 0.0  # how long before its deadline a frame is given out to be drawn
 
     def anchor(self, frame: int, when: float) -> None:
         """Video frame `frame` is due at `when`, the others a period apart."""
@@ -88,11 +91,13 @@ class DisplayGrid:
         return self._anchor + (frame - self._base) * self.config.period
 
     def due(self, frame: int) -> float:
-        """When `frame` may be shown: at its deadline, and not sooner than half a period after the one before."""
-        return max(self.deadline(frame), self._last_shown + self.config.period / 2)
+        """When to draw `frame`: for its deadline, and not sooner than half a period after the one before."""
+        return max(self.deadline(frame), self._last_shown + self.config.period / 2) - self.ahead
 
-    def shown(self, frame: int, now: float) -> bool:
-        """Note that `frame` was shown at `now`; whether it was late. Anchors anew after a gap."""
+    def shown(self, frame: int, now: float, drawing: float = 0.0) -> bool:
+        """`frame` was shown at `now` after `drawing` seconds: whether it was late. Anchors anew after a gap."""
+        self._drawing.append(drawing)
+        self.ahead = min(float(np.median(self._drawing)), self.config.period / 3)
         lateness = now - self.deadline(frame)
         self._last_shown = now
         if lateness > self.config.gap:

@@ -85,6 +85,7 @@ class PlaySession:
         self.paused = False
         self.started = False
         self._queue: deque[VideoFrame] = deque()
+        self._taken = 0.0  # when `due` gave the frame that is being drawn
         self._rows: list[Row] = []
         self._row_began: list[float] = []
         self._sent: _Sent | None = None
@@ -92,6 +93,11 @@ class PlaySession:
         self._next = 0  # the next video frame to show
         self._last_tick = 0.0  # when the tick before the next one ended
         self._ticks_from = 0.0  # where the ticks of this action begin
+
+    @property
+    def frame_index(self) -> int:
+        """The latent frame that is being shown."""
+        return max(0, self._next - 1 + self.config.ticks - 1) // self.config.ticks
 
     def begin(self, picture: Pixels, seed: int) -> None:
         """Start, or start again, from picture uint8 (Y, X, 3)."""
@@ -119,11 +125,9 @@ class PlaySession:
             self._queue.append(VideoFrame(0, pixels[0], None))
             self.grid.anchor(0, now)
             return
-        assert self._sent is not None and self._sent.index == reply.index, (
-            f"latent frame {reply.index} unasked"
-        )
+        assert self._sent is not None and self._sent.index == reply.index, f"latent frame {reply.index} unasked"
         sent, self._sent = self._sent, None
-        self.lead.measured(now - sent.when)
+        self.lead.measured(now - sent.when + self.grid.ahead)
         self.figures.step_ms.add(reply.step_ms)
         self.figures.decode_ms.add(reply.decode_ms)
         if self.first_generated is None:
@@ -136,6 +140,11 @@ class PlaySession:
 
     def _first_of(self, index: int) -> int:
         return self.config.ticks * (index - 1) + 1
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether there is a frame to show sooner or later."""
+        return bool(self._queue)
 
     def sample_time(self) -> float:
         """S(k, i): when the next tick ends; the ticks of an action are spread evenly up to its sending."""
@@ -176,15 +185,16 @@ class PlaySession:
         """The frame to show now, if one is due."""
         if self.paused or not self._queue:
             return None
-        if self.config.paced and self.clock.now() < self.grid.due(self._queue[0].number):
+        self._taken = self.clock.now()
+        if self.config.paced and self._taken < self.grid.due(self._queue[0].number):
             return None
         return self._queue.popleft()
 
     def shown(self, frame: VideoFrame) -> None:
         """`frame` has just been submitted to the display: measure it."""
         now = self.clock.now()
-        late = self.grid.shown(frame.number, now) and self.config.paced
-        self.figures.frame(now, late)
+        late = self.grid.shown(frame.number, now, now - self._taken) and self.config.paced
+        self.figures.frame(now, late, generated=frame.number > 0)
         if frame.tick_began is not None:
             self.figures.input_to_submit_ms.add(1000 * (now - frame.tick_began))
         self._next = frame.number + 1

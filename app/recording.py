@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,18 +26,11 @@ class FrameWriter(Protocol):
 
     def add(self, frame: Pixels) -> None: ...
     def __enter__(self) -> FrameWriter: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 def _refused(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"Cannot write {path} ({error.strerror or error}); free some space or choose another --out."
-    )
+    return UserError(f"Cannot write {path} ({error.strerror or error}); free some space or choose another --out.")
 
 
 def write_png(frame: Pixels, path: Path) -> None:
@@ -61,7 +53,7 @@ class NoWriter:
     def __enter__(self) -> NoWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
@@ -126,12 +118,8 @@ class Mp4Writer(NoWriter):
     def __enter__(self) -> Mp4Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        kind = error[0]
         try:
             if kind is None and self._stream is not None:
                 self._container.mux(self._stream.encode(None))

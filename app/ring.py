@@ -68,9 +68,7 @@ class FrameRing:
         self._views = []
         if memory is None:
             return
-        with suppress(
-            BufferError
-        ):  # someone still holds a view: the name goes anyway, the pages when they let go
+        with suppress(BufferError):  # someone still holds a view: the name goes anyway, the pages when they let go
             memory.close()
         with suppress(FileNotFoundError):
             memory.unlink()

@@ -86,6 +86,7 @@ class _Server:
         self.conn = conn
         self.world = world
         self.writer: RingWriter | None = None
+        self.epoch = 0
 
     def _frames(self, epoch: int, index: int, slot: int, frames: Pixels) -> None:
         assert self.writer is not None, "a step before the first reset"
@@ -97,25 +98,33 @@ class _Server:
         )
         self.conn.send(Frames(epoch, index, slot, count, step_ms, decode_ms, own_peak_rss_mb()))
 
-    def _attach(self, plan: RingPlan) -> RingWriter:
-        if self.writer is None or self.writer.plan != plan:
-            if self.writer is not None:
-                self.writer.close()
+    def _attach(self, plan: RingPlan) -> bool:
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+        with suppress(FileNotFoundError):  # a newer reset is waiting behind this one: its ring has replaced this one's
             self.writer = RingWriter(plan)
-        return self.writer
+        return self.writer is not None
+
+    def _reset(self, request: Reset) -> None:
+        self.epoch = request.epoch
+        if self._attach(request.ring):
+            assert self.writer is not None
+            picture = self.writer.read_picture(request.slot)
+            self._frames(request.epoch, 0, request.slot, self.world.reset(picture, request.seed))
 
     def answer(self, request: Request) -> bool:
         """Do what one request asks; False when it was Stop."""
         match request:
-            case Step(epoch, index, slot, action):
+            case Step(epoch, index, slot, action) if epoch == self.epoch:
                 self._frames(epoch, index, slot, self.world.step(action))
-            case Reset(epoch, slot, seed, plan):
-                picture = self._attach(plan).read_picture(slot)
-                self._frames(epoch, 0, slot, self.world.reset(picture, seed))
+            case Reset():
+                self._reset(request)
             case SaveState(path):
                 _write_state(path, self.world.save_state())
                 self.conn.send(Saved(path))
             case LoadState(epoch, path):
+                self.epoch = epoch
                 self.world.load_state(_read_state(path))
                 self.conn.send(Loaded(epoch, self.world.frame_index))
             case Stop():
@@ -126,9 +135,7 @@ class _Server:
 
 def _open(conn: Connection, request: Load, open_world: OpenWorld) -> _Server:
     if request.version != PROTOCOL_VERSION:
-        raise UserError(
-            f"Protocol {request.version} is not {PROTOCOL_VERSION}; install one version of Farstep."
-        )
+        raise UserError(f"Protocol {request.version} is not {PROTOCOL_VERSION}; install one version of Farstep.")
     conn.send(Progress(0.1, "Opening the world"))
     world = open_world(request)
     conn.send(Progress(0.9, "Almost there"))
@@ -161,13 +168,12 @@ def serve(conn: Connection, request: Load, open_world: OpenWorld) -> None:
             raise
         except MemoryError:
             logging.exception("out of memory")
-            conn.send(
-                Failed("The generator ran out of memory; close other programs or choose smaller weights.")
-            )
+            conn.send(Failed("The generator ran out of memory; close other programs or choose smaller weights."))
         except Exception as error:  # any fault of a driver or library ends the child, never the window
             logging.exception("the generator stopped")
             place = f"; details are in {request.log}" if request.log else ""
-            text = f"The generator stopped with {type(error).__name__}: {str(error).splitlines()[:1]}{place}."
+            first = (str(error).splitlines() or ["no reason given"])[0]
+            text = f"The generator stopped with {type(error).__name__}: {first}{place}."
             conn.send(Failed(text))
     if server is not None and server.writer is not None:
         server.writer.close()
@@ -226,7 +232,7 @@ class GeneratorProcess:
 
     def restart(self, backend: str | None = None) -> None:
         """Drop the child and its frames and start a fresh one, optionally on another backend."""
-        self.close()
+        self.close(patience=0.1)
         if backend is not None:
             self._request = replace(self._request, backend=backend)
         self._begin()
@@ -285,9 +291,7 @@ class GeneratorProcess:
         assert self.ready is not None and self._ring is not None, "reset before Ready"
         width, height = self.ready.size
         assert picture.shape == (height, width, 3), f"picture {picture.shape} is not {(height, width, 3)}"
-        old = (
-            self._ring
-        )  # a step of the old epoch may still write there, so the new epoch gets its own memory
+        old = self._ring  # a step of the old epoch may still write there, so the new epoch gets its own memory
         self._ring = FrameRing(SLOTS, self.ready.spec.ticks, height, width)
         old.close()
         self.epoch += 1

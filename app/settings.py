@@ -64,9 +64,7 @@ def load_settings(path: Path) -> Settings:
     for name, value in data.items():
         kind = kinds[name]
         good = (
-            isinstance(value, int | float) and not isinstance(value, bool)
-            if kind is float
-            else isinstance(value, kind)
+            isinstance(value, int | float) and not isinstance(value, bool) if kind is float else isinstance(value, kind)
         )
         if not good:
             raise document.error(

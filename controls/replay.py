@@ -103,9 +103,7 @@ def read_actions(path: Path) -> ActionFile:
         with path.open(encoding="utf-8", newline="\n") as file:
             return _read_lines(file, path)
     except OSError as error:
-        raise UserError(
-            f"Cannot read {path} ({error.strerror}); check the name and its permissions."
-        ) from error
+        raise UserError(f"Cannot read {path} ({error.strerror}); check the name and its permissions.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; it is damaged or not an action file.") from error
 
@@ -142,14 +140,10 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 def _action_of(data: dict[str, Any], spec: ActionSpec, frame_index: int, where: str) -> Action:
     if data.get("k") != frame_index:
-        raise UserError(
-            f"{where}: latent frame {data.get('k')!r} where {frame_index} is due; a line is missing."
-        )
+        raise UserError(f"{where}: latent frame {data.get('k')!r} where {frame_index} is due; a line is missing.")
     keys, width = data.get("keys"), len(spec.keys)
     if not isinstance(keys, list) or len(keys) != spec.ticks or not all(_is_bits(row, width) for row in keys):
-        raise UserError(
-            f"{where}: keys must be {spec.ticks} texts of {width} zeros and ones, found {keys!r}."
-        )
+        raise UserError(f"{where}: keys must be {spec.ticks} texts of {width} zeros and ones, found {keys!r}.")
     try:
         look = np.array(data.get("look"), np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -269,9 +263,7 @@ def open_actions(name: str, spec: ActionSpec, seed: int = 0, loop: bool = False)
     if path.suffix in (".yaml", ".yml"):
         steps = read_script(path, spec)
         return ScriptedActions(spec, lambda: (a for step in steps for a in step.actions(spec)), loop)
-    raise UserError(
-        f"Unknown actions {name!r}{did_you_mean(name, BUILT_IN)}; or give a .jsonl or .yaml file."
-    )
+    raise UserError(f"Unknown actions {name!r}{did_you_mean(name, BUILT_IN)}; or give a .jsonl or .yaml file.")
 
 
 def built_in(name: str, spec: ActionSpec, seed: int = 0) -> ScriptedActions:

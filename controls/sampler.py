@@ -182,6 +182,7 @@ class InputSampler:
     def collect(self) -> Action:
         """The Action of the next latent frame: ticks kept by `advance`, the rest sampled now.
 
+        What happens after its last tick was kept belongs to the action after it.
         Motion waiting is spread evenly over the ticks sampled now, as a hand would have moved.
         """
         while self._builder.missing:

@@ -97,9 +97,7 @@ def read_text(path: FilePath, max_bytes: int = MAX_BYTES) -> str:
         with path.open("rb") as file:
             raw = file.read(max_bytes + 1)
     except OSError as error:
-        raise UserError(
-            f"Cannot read {path} ({error.strerror}); check the name and its permissions."
-        ) from error
+        raise UserError(f"Cannot read {path} ({error.strerror}); check the name and its permissions.") from error
     if len(raw) > max_bytes:
         raise UserError(f"{path} is larger than {max_bytes:,} bytes; shorten it or split it.")
     try:
@@ -127,9 +125,7 @@ def load_text(text: str, name: str) -> Document:
         raise _refusal(name, mark, f"not readable as YAML ({error.problem or error.context})") from error
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{name} is not readable as YAML ({reason}); correct it or restore the original."
-        ) from error
+        raise UserError(f"{name} is not readable as YAML ({reason}); correct it or restore the original.") from error
 
 
 def _refusal(name: str, mark: Any, problem: str) -> UserError:

@@ -1,7 +1,8 @@
 """Weights on disk: safetensors shards with a config, an ActionSpec and a hash for every file.
 
-A weights folder holds config.json, weights-00001.safetensors ... (bf16, at most 16 MB each) and MODEL_CARD.md.
-Every file is checked against its SHA-256 when it is loaded; nothing is ever unpickled.
+A weights folder holds config.json, weights-00001-HASH.safetensors ... (bf16, at most 16 MB each) and MODEL_CARD.md.
+Every file is checked against its SHA-256 when it is loaded; nothing is ever unpickled. Shards are named by their
+content and config.json is replaced last, so a write that fails leaves the weights that were there before.
 
 Does not know how weights are trained or run.
 """
@@ -67,9 +68,7 @@ def config_from_dict(data: dict[str, Any]) -> WorldConfig:
     try:
         parts = {name: plain.pop(name) for name in ("tokenizer", "dit", "action_spec")}
     except KeyError as error:
-        raise UserError(
-            f"The weights' config has no {error} part; download or train the weights again."
-        ) from error
+        raise UserError(f"The weights' config has no {error} part; download or train the weights again.") from error
     plain["tokenizer"] = build(TokenizerConfig, parts["tokenizer"], "tokenizer")
     plain["dit"] = build(DiTConfig, parts["dit"], "dit")
     plain["action_spec"] = ActionSpec.from_dict(parts["action_spec"])
@@ -83,26 +82,37 @@ def save_weights(
     dit: dict[str, Tensor],
     notes: dict[str, Any] | None = None,
 ) -> str:
-    """Write a weights folder; returns its hash. config.json goes last, so a broken write is never taken for whole.
+    """Write a weights folder; returns its hash. UserError when the disk refuses: the old weights then stay whole.
 
     `dit` is a state dict (EMA weights, say); `notes` are figures for the record and do not enter the hash.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {str(folder)!r} cannot be made ({error.strerror}); choose another.") from error
     tensors = {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()}
     tensors |= {f"dit.{k}": v for k, v in dit.items()}
+    before = set(folder.glob("weights-*.safetensors"))
     files: dict[str, str] = {}
-    for number, shard in enumerate(_shards(tensors), start=1):
-        name = f"weights-{number:05d}.safetensors"
-        blob = save_tensors(shard)
-        write_atomic(folder / name, blob)
-        files[name] = hashlib.sha256(blob).hexdigest()
-    body = {"format": FORMAT, "config": config.to_dict(), "files": files}
-    digest = _digest(body)
-    text = json.dumps({**body, "hash": digest, "notes": notes or {}}, indent=1)
-    write_atomic(folder / "config.json", text.encode())
-    for stale in set(folder.glob("weights-*.safetensors")) - {folder / name for name in files}:
+    try:
+        for number, shard in enumerate(_shards(tensors), start=1):
+            blob = save_tensors(shard)
+            digest = hashlib.sha256(blob).hexdigest()
+            name = f"weights-{number:05d}-{digest[:8]}.safetensors"
+            files[name] = digest
+            write_atomic(folder / name, blob)
+        body = {"format": FORMAT, "config": config.to_dict(), "files": files}
+        whole = _digest(body)
+        text = json.dumps({**body, "hash": whole, "notes": notes or {}}, indent=1)
+        write_atomic(folder / "config.json", text.encode())
+    except UserError:
+        for name in files:
+            if folder / name not in before:
+                (folder / name).unlink(missing_ok=True)
+        raise
+    for stale in before - {folder / name for name in files}:
         stale.unlink()
-    return digest
+    return whole
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -111,9 +121,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(
-            f"There are no weights in {str(folder)!r} (no config.json); give --weights DIR."
-        ) from error
+        raise UserError(f"There are no weights in {str(folder)!r} (no config.json); give --weights DIR.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r} cannot be read ({error}); restore the weights folder.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -130,7 +138,12 @@ def load_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
     tensors: dict[str, Tensor] = {}
     for name, expected in manifest["files"].items():
         tensors |= _read_shard(folder / name, expected)
-    tokenizer, dit = VideoVAE(config.tokenizer), CausalDiT(config.dit)
+    try:
+        tokenizer, dit = VideoVAE(config.tokenizer), CausalDiT(config.dit)
+    except (AssertionError, ArithmeticError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"The config in {str(folder)!r} describes no network ({error}); use a matching pair."
+        ) from error
     _fill(tokenizer, tensors, "tokenizer.", folder)
     _fill(dit, tensors, "dit.", folder)
     return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"])
@@ -176,15 +189,11 @@ def _read_shard(path: Path, expected: str) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"The weights file {str(path)!r} is missing; restore the weights folder.") from error
     if hashlib.sha256(blob).hexdigest() != expected:
-        raise UserError(
-            f"The weights file {str(path)!r} is damaged (its SHA-256 differs); restore the weights folder."
-        )
+        raise UserError(f"The weights file {str(path)!r} is damaged (its SHA-256 differs); restore the weights folder.")
     try:
         return load_tensors(blob)
     except SafetensorError as error:
-        raise UserError(
-            f"The weights file {str(path)!r} is not safetensors ({error}); restore it."
-        ) from error
+        raise UserError(f"The weights file {str(path)!r} is not safetensors ({error}); restore it.") from error
 
 
 def _fill(module: torch.nn.Module, tensors: dict[str, Tensor], prefix: str, folder: Path) -> None:

@@ -95,9 +95,7 @@ def teacher_rollout(
     caches = [dit.new_cache(first.shape[0]) for _ in grid[:-1]]
     recycled, frames = first.to(dit.embed.weight), []
     for k in range(actions.shape[1]):
-        x = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(
-            recycled
-        )
+        x = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(recycled)
         for cache, now, after in zip(caches, grid[:-1], grid[1:], strict=True):
             t = torch.full((len(x),), now, device=x.device)
             velocity = dit.step(x, recycled, t, actions[:, k].to(x), rays[:, k].to(x), cache, k)

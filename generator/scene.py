@@ -47,9 +47,7 @@ def read_scene(folder: Path) -> Scene:
     for key in ("title", "caption", "picture"):
         value = data.get(key)
         if not isinstance(value, str):
-            raise UserError(
-                f"{str(folder / 'scene.yaml')!r} needs a text for {key!r}, but has {value!r}; add it."
-            )
+            raise UserError(f"{str(folder / 'scene.yaml')!r} needs a text for {key!r}, but has {value!r}; add it.")
         fields[key] = value
     picture = folder / fields["picture"]
     if picture.parent != folder or not picture.is_file():
@@ -75,9 +73,7 @@ def load_picture(path: Path, size: tuple[int, int]) -> Picture:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{str(path)!r} has {image.width}x{image.height} pixels; use at most 50 million."
-                )
+                raise UserError(f"{str(path)!r} has {image.width}x{image.height} pixels; use at most 50 million.")
             return crop_to(image.convert("RGB"), size)
     except FileNotFoundError as error:
         raise UserError(f"The picture {str(path)!r} does not exist; check the path.") from error

@@ -72,9 +72,7 @@ class World:
 
         width, height = self.size
         if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
-            raise UserError(
-                f"The first frame is {picture.shape}, this world needs {(height, width, 3)}; resize it."
-            )
+            raise UserError(f"The first frame is {picture.shape}, this world needs {(height, width, 3)}; resize it.")
         latent = encode_picture(self._tokenizer, picture)
         self._backend.transformer.reset(latent, seed)
         self._ready = True
@@ -101,9 +99,7 @@ class World:
         assert self._ready, "reset comes before save_state"
         name = np.frombuffer(self._identity().encode(), np.uint8).copy()
         state = {f"transformer.{k}": v for k, v in self._backend.transformer.state().items()}
-        return (
-            state | {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()} | {"identity": name}
-        )
+        return state | {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()} | {"identity": name}
 
     def load_state(self, state: State) -> None:
         """Continue exactly from `save_state`; UserError when it belongs to other weights or another backend."""

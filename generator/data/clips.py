@@ -157,9 +157,7 @@ class Dataset:
         entry = self.entry(index)
         clip = read_clip(self.folder / entry["file"])
         if len(clip) != entry["frames"] or clip.keys.shape[1] != len(self.spec.keys):
-            raise UserError(
-                f"The clip {entry['file']!r} does not fit meta.json of {str(self.folder)!r}; {AGAIN}"
-            )
+            raise UserError(f"The clip {entry['file']!r} does not fit meta.json of {str(self.folder)!r}; {AGAIN}")
         return clip
 
 

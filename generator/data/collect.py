@@ -10,6 +10,10 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import multiprocessing.util
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +55,7 @@ SETTLE_TICKS, WARM_TICKS = 6, 12
 ATTEMPTS = 40
 FAN = np.array([-30.0, -15.0, 0.0, 15.0, 30.0])  # directions looked along when judging a view
 NEAR = 104.0  # map units: a view whose middle is nearer than this is a wall
-POOR_SHARE = 0.10  # share of such frames that a clip may have, at first
+POOR_SHARE, POOR_SHARE_NARROW = 0.10, 0.25  # share of such frames that a clip may have, at first
 POOR_RELAX = 0.02  # and how much more each further attempt may have
 CHECK_TICKS, CHECK_STEP = 40, 8
 STUCK_STRIDE = 0.7  # map units per tick; slower with a key held is pushing against something
@@ -62,24 +66,25 @@ METADATA_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to record: its index, map, split and file."""
+    """One clip to record: its index, length in frames, map, split and file."""
 
     index: int
+    frames: int
     map: int
     split: str
     path: Path
 
 
-def plan_clips(maps: list[MapSource], frames: int, seed: int, out: Path) -> list[Job]:
+def plan_clips(maps: list[MapSource], frames: int, seed: int, out: Path, length: int = CLIP_FRAMES) -> list[Job]:
     """Which map and split each clip has; clip i is the same whatever the number of frames asked for."""
     jobs = []
-    for index in range(math.ceil(frames / CLIP_FRAMES)):
+    for index in range(math.ceil(frames / length)):
         turn, place = divmod(index, len(maps))
         order = np.random.default_rng([seed, 1, turn]).permutation(len(maps))
         chosen = int(order[place])
         held_seed = np.random.default_rng([seed, 2, index]).random() < HELD_SEED_SHARE
         split = "held_map" if maps[chosen].held else "held_seed" if held_seed else "train"
-        jobs.append(Job(index, chosen, split, out / "clips" / f"{index:06d}.npz"))
+        jobs.append(Job(index, length, chosen, split, out / "clips" / f"{index:06d}.npz"))
     return jobs
 
 
@@ -114,19 +119,19 @@ class Take:
     pose: npt.NDArray[np.float32]
 
 
-def record(engine: Engine, source: MapSource, grid: WalkGrid, seed: int, limit: float) -> Take | None:
+def record(engine: Engine, source: MapSource, grid: WalkGrid, seed: int, frames: int, limit: float) -> Take | None:
     """One attempt at a clip; None when more than `limit` of it shows walls, or it ended, teleported or turned wrong."""
     explorer = Explorer(grid, np.random.default_rng(seed), use_doors=source.doors)
     settle(engine, source, explorer, seed)
     picture, pose = engine.observe()
     take = Take(
         [picture],
-        np.zeros((CLIP_FRAMES, len(KEYS)), np.uint8),
-        np.zeros((CLIP_FRAMES, 2), np.float32),
-        np.zeros((CLIP_FRAMES, 5), np.float32),
+        np.zeros((frames, len(KEYS)), np.uint8),
+        np.zeros((frames, 2), np.float32),
+        np.zeros((frames, 5), np.float32),
     )
     take.pose[0] = pose.row()
-    for i in range(1, CLIP_FRAMES):
+    for i in range(1, frames):
         keys, look = explorer.tick(pose)
         engine.step(keys, look)
         if engine.finished:
@@ -139,7 +144,7 @@ def record(engine: Engine, source: MapSource, grid: WalkGrid, seed: int, limit: 
         take.pictures.append(picture)
         take.keys[i], take.look[i], take.pose[i] = keys, look, after.row()
         pose = after
-        if i % CHECK_TICKS == 0 and poor_frames(take, grid) > limit * CLIP_FRAMES:
+        if i % CHECK_TICKS == 0 and poor_frames(take, grid) > limit * frames:
             return None
     return take
 
@@ -149,10 +154,7 @@ def poor_frames(take: Take, grid: WalkGrid) -> int:
     count = len(take.pictures)
     pose = take.pose[:count].astype(np.float64)
     yaw = (pose[:, 3:4] + FAN).ravel()
-    poor = (
-        np.median(grid.sight(np.repeat(pose[:, :2], len(FAN), 0), yaw).reshape(count, len(FAN)), axis=1)
-        < NEAR
-    )
+    poor = np.median(grid.sight(np.repeat(pose[:, :2], len(FAN), 0), yaw).reshape(count, len(FAN)), axis=1) < NEAR
     stride = np.hypot(*np.diff(pose[:, :2], axis=0, prepend=pose[:1, :2]).T)
     poor |= take.keys[:count, :4].any(1) & (np.convolve(stride, np.ones(9) / 9, "same") < STUCK_STRIDE)
     pictures = take.pictures[::CHECK_STEP]
@@ -165,15 +167,14 @@ def make_clip(engine: Engine, source: MapSource, grid: WalkGrid, job: Job, seed:
     """Record clip `job`, trying again while it stares at walls: the clip and its number of attempts."""
     for attempt in range(ATTEMPTS):
         chosen = clip_seed(seed, job, attempt)
-        take = record(engine, source, grid, chosen, POOR_SHARE + POOR_RELAX * attempt)
+        limit = (POOR_SHARE_NARROW if source.narrow else POOR_SHARE) + POOR_RELAX * attempt
+        take = record(engine, source, grid, chosen, job.frames, limit)
         if take is not None:
             blobs = [to_jpeg(picture) for picture in take.pictures]
             offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
             jpeg = np.frombuffer(b"".join(blobs), np.uint8)
             return Clip(take.keys, take.look, take.pose, jpeg, offsets, chosen), attempt + 1
-    raise UserError(
-        f"The map {source.name} gave no good clip in {ATTEMPTS} attempts; leave it out with --maps."
-    )
+    raise UserError(f"The map {source.name} gave no good clip in {ATTEMPTS} attempts; leave it out with --maps.")
 
 
 class Recorder:
@@ -197,24 +198,32 @@ class Recorder:
 
     def close(self) -> None:
         """End the engines."""
-        for engine in self.engines.values():
-            engine.close()
+        while self.engines:
+            self.engines.popitem()[1].close()
 
 
 _recorder: list[Recorder] = []  # one per worker process, filled by the pool's initializer
 
 
+def _end_on_terminate() -> None:
+    """Let SIGTERM unwind this process, so that its engines (processes of their own) end with it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def _begin(maps: list[MapSource], seed: int) -> None:
+    """Start of a worker: an interrupt is the parent's affair; however the worker ends, its engines end first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_on_terminate()
     _recorder[:] = [Recorder(maps, seed)]
+    multiprocessing.util.Finalize(None, _recorder[0].close, exitpriority=10)
 
 
 def _work(job: Job) -> tuple[Job, int, int]:
     return _recorder[0](job)
 
 
-def _results(
-    maps: list[MapSource], seed: int, jobs: list[Job], workers: int
-) -> Iterator[tuple[Job, int, int]]:
+def _results(maps: list[MapSource], seed: int, jobs: list[Job], workers: int) -> Iterator[tuple[Job, int, int]]:
     """Run the jobs here or on worker processes, in whatever order they end."""
     if workers <= 1 or len(jobs) <= 1:
         recorder = Recorder(maps, seed)
@@ -226,6 +235,8 @@ def _results(
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(workers, len(jobs)), _begin, (maps, seed)) as pool:
         yield from pool.imap_unordered(_work, jobs)
+        pool.close()
+        pool.join()
 
 
 def _stored(jobs: list[Job]) -> dict[int, int]:
@@ -240,13 +251,11 @@ def _stored(jobs: list[Job]) -> dict[int, int]:
     return found
 
 
-def _metadata(
-    world: str, seed: int, maps: list[MapSource], jobs: list[Job], seeds: dict[int, int]
-) -> dict[str, Any]:
+def _metadata(world: str, seed: int, maps: list[MapSource], jobs: list[Job], seeds: dict[int, int]) -> dict[str, Any]:
     clips = [
         {
             "file": f"clips/{job.path.name}",
-            "frames": CLIP_FRAMES,
+            "frames": job.frames,
             "map": maps[job.map].name,
             "map_seed": maps[job.map].seed,
             "theme": maps[job.map].theme,
@@ -279,7 +288,9 @@ def _check_same(out: Path, new: dict[str, Any]) -> None:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return  # cut short: every clip carries its own seed, so nothing is lost
-    for name in ("format", "world", "seed", "maps", "action_spec"):
+    old["clip frames"] = old["clips"][0]["frames"] if old.get("clips") else new["clips"][0]["frames"]
+    new["clip frames"] = new["clips"][0]["frames"]
+    for name in ("format", "world", "seed", "maps", "action_spec", "clip frames"):
         if old.get(name) != new[name]:
             raise UserError(
                 f"{str(out)!r} holds a data set with {name} {str(old.get(name))[:60]}, not {str(new[name])[:60]}; "
@@ -294,6 +305,7 @@ def collect(
     seed: int = 0,
     maps: str | None = None,
     workers: int = 1,
+    clip_frames: int = CLIP_FRAMES,
 ) -> dict[str, Any]:
     """Record at least `frames` video frames of a world into `out`; the same call resumes. Returns figures of the run.
 
@@ -301,12 +313,11 @@ def collect(
     """
     out = Path(out)
     if frames < 1 or workers < 1 or seed < 0:
-        raise UserError(
-            f"frames {frames} and workers {workers} must be 1 or more, and seed {seed} 0 or more."
-        )
+        raise UserError(f"frames {frames} and workers {workers} must be 1 or more, and seed {seed} 0 or more.")
     sources = open_maps(world, out, seed, maps)
-    jobs = plan_clips(sources, frames, seed, out)
-    _check_same(out, _metadata(world, seed, sources, [], {}))
+    _end_on_terminate()
+    jobs = plan_clips(sources, frames, seed, out, clip_frames)
+    _check_same(out, _metadata(world, seed, sources, jobs[:1], {0: 0}))
     seeds = _stored(jobs)
 
     def save() -> None:
@@ -317,21 +328,21 @@ def collect(
     todo = [job for job in jobs if job.index not in seeds]
     began = saved = time.perf_counter()
     rendered = 0
-    total = len(jobs) * CLIP_FRAMES
+    total = len(jobs) * clip_frames
     with tqdm(
         total=total,
-        initial=total - len(todo) * CLIP_FRAMES,
+        initial=total - len(todo) * clip_frames,
         unit="frame",
         desc=f"collect {world}",
     ) as bar:
         for job, used, attempts in _results(sources, seed, todo, workers):
             seeds[job.index] = used
-            rendered += attempts * CLIP_FRAMES
-            bar.update(CLIP_FRAMES)
+            rendered += attempts * job.frames
+            bar.update(job.frames)
             if time.perf_counter() - saved > METADATA_SECONDS:
                 save()
                 saved = time.perf_counter()
     save()
-    stored, seconds = len(todo) * CLIP_FRAMES, time.perf_counter() - began
+    stored, seconds = len(todo) * clip_frames, time.perf_counter() - began
     return {"clips": len(jobs), "stored_frames": stored, "rendered_frames": rendered, "seconds": seconds,
             "frames_per_second": stored / max(seconds, 1e-9)}  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,22 +65,18 @@ def wad_lumps(path: Path) -> list[tuple[str, int, int]]:
         with path.open("rb") as file:
             magic, count, table = struct.unpack("<4sii", file.read(12))
             if magic not in (b"IWAD", b"PWAD"):
-                raise UserError(
-                    f"{str(path)!r} is not a WAD file; give the path of freedoom1.wad or freedoom2.wad."
-                )
+                raise UserError(f"{str(path)!r} is not a WAD file; give the path of freedoom1.wad or freedoom2.wad.")
             file.seek(table)
             rows = [struct.unpack("<ii8s", file.read(16)) for _ in range(count)]
     except (OSError, struct.error) as error:
-        raise UserError(
-            f"The WAD file {str(path)!r} cannot be read ({error}); install vizdoom again."
-        ) from error
+        raise UserError(f"The WAD file {str(path)!r} cannot be read ({error}); install vizdoom again.") from error
     return [(name.rstrip(b"\0").decode("ascii", "replace"), offset, size) for offset, size, name in rows]
 
 
 def map_names(path: Path) -> list[str]:
     """Names of the maps in a WAD, in file order."""
     lumps = wad_lumps(path)
-    return [a[0] for a, b in zip(lumps, lumps[1:], strict=False) if b[0] == "THINGS"]
+    return [a[0] for a, b in pairwise(lumps) if b[0] == "THINGS"]
 
 
 def read_map(path: Path, name: str) -> DoomMap:
@@ -137,9 +134,7 @@ def sector_grid(doom: DoomMap, xs: Floats, ys: Floats) -> npt.NDArray[np.int64]:
     return grid
 
 
-def _near_segment(
-    ends: Floats, xs: Floats, ys: Floats, radius: float
-) -> tuple[slice, slice, npt.NDArray[np.bool_]]:
+def _near_segment(ends: Floats, xs: Floats, ys: Floats, radius: float) -> tuple[slice, slice, npt.NDArray[np.bool_]]:
     """The grid window around a segment and which of its points are closer than `radius`."""
     x0, y0, x1, y1 = ends
     columns = slice(*np.searchsorted(xs, [min(x0, x1) - radius, max(x0, x1) + radius]))

@@ -24,17 +24,41 @@ from controls.errors import UserError
 
 WIDTH, HEIGHT, OVERSAMPLE = 256, 160, 2
 LOOK_STEP = 360.0 / 65536.0  # the engine turns in 16-bit angles
-PITCH_RANGE = (-56.0, 32.0)
 START_TIC = 10  # the first 8 tics of an episode ignore turning
-HIDDEN = "hud minimal_hud weapon crosshair decals particles effects_sprites messages screen_flashes corpses".split()
-ARGUMENTS = (
-    "-nomonsters +cl_showsecretmessage 0 +con_midtime 0 +con_notifytime 0 +movebob 0 +r_visibility {light}"
+HIDDEN = (
+    "hud",
+    "minimal_hud",
+    "weapon",
+    "crosshair",
+    "decals",
+    "particles",
+    "effects_sprites",
+    "messages",
+    "screen_flashes",
+    "corpses",
 )
+
+ARGUMENTS = "-nomonsters +cl_showsecretmessage 0 +con_midtime 0 +con_notifytime 0 +movebob 0 +r_visibility {light}"
 BUTTONS = (
-    "MOVE_FORWARD MOVE_BACKWARD MOVE_LEFT MOVE_RIGHT SPEED JUMP USE ATTACK "
-    "TURN_LEFT_RIGHT_DELTA LOOK_UP_DOWN_DELTA"
-).split()
-VARIABLES = "CAMERA_POSITION_X CAMERA_POSITION_Y CAMERA_POSITION_Z CAMERA_ANGLE CAMERA_PITCH POSITION_Z HEALTH".split()
+    "MOVE_FORWARD",
+    "MOVE_BACKWARD",
+    "MOVE_LEFT",
+    "MOVE_RIGHT",
+    "SPEED",
+    "JUMP",
+    "USE",
+    "ATTACK",
+    "TURN_LEFT_RIGHT_DELTA",
+    "LOOK_UP_DOWN_DELTA",
+)
+
+VARIABLES = (
+    "CAMERA_POSITION_X",
+    "CAMERA_POSITION_Y",
+    "CAMERA_POSITION_Z",
+    "CAMERA_ANGLE",
+    "CAMERA_PITCH",
+)
 
 
 def horizontal_fov() -> float:
@@ -50,14 +74,13 @@ def quantise(look: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Pose:
-    """Camera of one video frame: x, y, z in map units, yaw in 0..360 and pitch in degrees; `feet` is the body's z."""
+    """Camera of one video frame: x, y, z in map units, yaw in 0..360 and pitch in degrees."""
 
     x: float
     y: float
     z: float
     yaw: float
     pitch: float
-    feet: float
 
     def row(self) -> tuple[float, float, float, float, float]:
         """x, y, z, yaw, pitch: the row that a clip stores."""
@@ -79,11 +102,10 @@ class Engine:
     def __init__(self, config: EngineConfig) -> None:
         for path in (config.wad, config.pk3):
             if path is not None and not path.is_file():
-                raise UserError(
-                    f"The game data {str(path)!r} is missing; install vizdoom or rebuild the world."
-                )
+                raise UserError(f"The game data {str(path)!r} is missing; install vizdoom or rebuild the world.")
         self._folder = tempfile.TemporaryDirectory(prefix="farstep-engine-")
         self._game = self._create(config)
+        self._map = ""
 
     def _create(self, config: EngineConfig) -> Any:
         try:
@@ -116,7 +138,9 @@ class Engine:
 
     def start(self, name: str, seed: int) -> Pose:
         """Load the map `name` fresh, at tic START_TIC; the same seed and actions give the same frames."""
-        self._game.set_doom_map(name)
+        if name != self._map:  # setting it loads the map once more, for nothing
+            self._game.set_doom_map(name)
+            self._map = name
         self._game.set_seed(seed & 0x7FFFFFFF)
         self._game.new_episode()
         for command in ("god", "give keys"):
@@ -140,15 +164,15 @@ class Engine:
 
     def pose(self) -> Pose:
         """The camera of the frame that `image` shows."""
-        x, y, z, angle, pitch, feet, _ = self._game.get_state().game_variables
-        return Pose(x, y, z, (-angle) % 360.0, -pitch, feet)
+        x, y, z, angle, pitch = self._game.get_state().game_variables
+        return Pose(x, y, z, (-angle) % 360.0, -pitch)
 
     def observe(self) -> tuple[Image.Image, Pose]:
         """The current picture, averaged to X x Y, and its camera."""
         state = self._game.get_state()
-        x, y, z, angle, pitch, feet, _ = state.game_variables
+        x, y, z, angle, pitch = state.game_variables
         picture = Image.fromarray(state.screen_buffer).reduce(OVERSAMPLE)
-        return picture, Pose(x, y, z, (-angle) % 360.0, -pitch, feet)
+        return picture, Pose(x, y, z, (-angle) % 360.0, -pitch)
 
     def close(self) -> None:
         """End the process and remove its scratch folder."""

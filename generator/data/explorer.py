@@ -19,6 +19,7 @@ from generator.data.engine import LOOK_STEP, Pose
 from generator.data.navigation import Cell, Point, WalkGrid
 
 PITCH_LOW, PITCH_HIGH = -20.0, 25.0
+ROUNDING = 5  # half cells on either side that a corner of a path is averaged over
 INDEX = {name: i for i, name in enumerate(KEYS)}
 SECTORS = (
     ("forward",), ("forward", "right"), ("right",), ("backward", "right"),
@@ -26,12 +27,12 @@ SECTORS = (
 )  # fmt: skip
 # what one does next: share of choices, shortest and longest duration in ticks
 MOODS: dict[str, tuple[float, int, int]] = {
-    "stroll": (0.52, 60, 150),
-    "look": (0.13, 36, 84),
-    "stand": (0.12, 12, 48),
-    "strafe": (0.07, 16, 48),
+    "stroll": (0.46, 48, 140),
+    "look": (0.14, 36, 84),
+    "stand": (0.16, 16, 56),
+    "strafe": (0.08, 16, 48),
     "back": (0.06, 16, 44),
-    "spin": (0.03, 40, 90),
+    "spin": (0.05, 36, 84),
     "fidget": (0.07, 20, 56),
 }
 
@@ -81,7 +82,7 @@ class Hand:
         still = np.abs(self.rate).max() < 0.06 and abs(error[0]) < 0.8 and abs(error[1]) < 0.8
         self.noise += -0.25 * self.noise + self.rng.normal(0.0, self.tremor, 2)
         if still:
-            self.rate[:] = 0
+            self.set(pose.yaw, pose.pitch)
             return 0.0, 0.0
         busy = min(1.0, 0.15 + abs(self.rate[0]) / 2.0)
         yaw = self.rate[0] + busy * self.noise[0]
@@ -150,11 +151,7 @@ class Explorer:
         self.trail = [*self.trail[-20:], here]
         names, pace = getattr(self, f"_{self.mood}")(pose, here)
         if self.rng.random() < 1 / 60:
-            self.tilt = (
-                float(self.rng.uniform(-16, 20))
-                if self.rng.random() < 0.35
-                else float(self.rng.normal(0, 2.5))
-            )
+            self.tilt = float(self.rng.uniform(-16, 20)) if self.rng.random() < 0.35 else float(self.rng.normal(0, 2.5))
         look = self.hand.move(pose, pace)
         keys = np.zeros(len(KEYS), np.uint8)
         keys[[INDEX[name] for name in names]] = 1
@@ -182,7 +179,7 @@ class Explorer:
         names = list(MOODS)
         share = np.array([MOODS[name][0] for name in names])
         if self.mood and self.mood != "stroll":
-            share[1:] *= 0.35  # mostly walk on after doing something else
+            share[1:] *= 0.6  # mostly walk on after doing something else
         mood = names[self.rng.choice(len(names), p=share / share.sum())]
         here = (pose.x, pose.y)
         facing = self.view_length(here, np.array([pose.yaw]))[0]
@@ -275,7 +272,7 @@ class Explorer:
             self.gaze, gaze = 0.0, way
         self.hand.wish(gaze, self.tilt)
         off = wrap(way - pose.yaw)
-        names = SECTORS[round(off / 45.0) % 8] if self.gaze and abs(self.gaze) > 30 else SECTORS[0]
+        names: tuple[str, ...] = SECTORS[round(off / 45.0) % 8] if self.gaze and abs(self.gaze) > 30 else SECTORS[0]
         if self._must_turn_first(off):
             names = ()
         self.held = names
@@ -294,12 +291,12 @@ class Explorer:
         return any(self.grid.is_open(cell) and bool(self.grid.doors[cell]) for cell in cells)
 
     def _ahead(self, here: Point) -> Point:
-        """The point of the plan to walk toward: up to four cells on, as far as one can walk straight."""
+        """The point of the plan to walk toward: up to seven cells on, as far as one can walk straight."""
         assert self.plan is not None
         points = self.plan.points
         window = points[self.plan.at : self.plan.at + 8]
         self.plan.at += int(np.argmin(np.hypot(window[:, 0] - here[0], window[:, 1] - here[1])))
-        for reach in (8, 6, 4, 2):
+        for reach in (14, 10, 7, 4, 2):
             target = points[min(self.plan.at + reach, len(points) - 1)]
             if self.grid.walkable_line(here, (target[0], target[1])):
                 break
@@ -314,7 +311,7 @@ class Explorer:
         places = self.grid.places
         for _ in range(12):
             goal: Cell = tuple(places[self.rng.integers(len(places))])
-            if not 8 <= math.dist(start, goal) <= 48:
+            if not 8 <= math.dist(start, goal) <= 60:
                 continue
             path = self.grid.path(start, goal)
             if len(path) < 8:
@@ -337,7 +334,7 @@ def smooth(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         [np.interp(np.arange(2 * n - 1) / 2, np.arange(n), points[:, i]) for i in range(2)],
         1,
     )
-    padded = np.pad(dense, ((3, 3), (0, 0)), mode="edge")
-    rounded = np.mean([padded[i : i + len(dense)] for i in range(7)], axis=0)
+    padded = np.pad(dense, ((ROUNDING, ROUNDING), (0, 0)), mode="edge")
+    rounded = np.mean([padded[i : i + len(dense)] for i in range(2 * ROUNDING + 1)], axis=0)
     rounded[0], rounded[-1] = dense[0], dense[-1]
     return rounded

@@ -43,9 +43,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        return Batch(
-            *(v.to(device, non_blocking=True) for v in (self.first, self.target, self.actions, self.rays))
-        )
+        return Batch(*(v.to(device, non_blocking=True) for v in (self.first, self.target, self.actions, self.rays)))
 
     @property
     def recycled(self) -> Tensor:
@@ -89,16 +87,14 @@ def encode_dataset(vae: VideoVAE, data: Path, out: Path, dtype: torch.dtype = to
     name = tokenizer_hash(vae)
     meta_path = out / "meta.json"
     if meta_path.exists() and json.loads(meta_path.read_text())["tokenizer"] != name:
-        raise UserError(
-            f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another."
-        )
+        raise UserError(f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another.")
     write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
     for index in tqdm(range(len(dataset.meta["clips"])), desc="encode clips", unit="clip"):
         path = out / f"{index:06d}.npz"
         if path.exists():
             continue
         clip = dataset.clip(index)
-        latents, alone = encode_clip(vae, clip.frames(0, clip.length), dtype)
+        latents, alone = encode_clip(vae, clip.frames(), dtype)
         blob = io.BytesIO()
         np.savez(
             blob,
@@ -118,9 +114,7 @@ class LatentClips:
         try:
             meta = json.loads((folder / "meta.json").read_text())
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{str(folder)!r} has no readable latents ({error}); encode the clips first."
-            ) from error
+            raise UserError(f"{str(folder)!r} has no readable latents ({error}); encode the clips first.") from error
         self.meta: dict[str, Any] = meta["data"]
         self.tokenizer: str = meta["tokenizer"]
         self.spec = ActionSpec.from_dict(self.meta["action_spec"])
@@ -136,9 +130,7 @@ class LatentClips:
             with np.load(path) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"The latents {str(path)!r} are missing or damaged; encode the clips again."
-            ) from error
+            raise UserError(f"The latents {str(path)!r} are missing or damaged; encode the clips again.") from error
 
     def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
         """A random batch of windows of `frames` generated latent frames."""

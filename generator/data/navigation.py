@@ -153,9 +153,7 @@ class WalkGrid:
 
     def is_open(self, cell: Cell) -> bool:
         """Whether the cell is inside the grid and open."""
-        return (
-            0 <= cell[0] < self.open.shape[0] and 0 <= cell[1] < self.open.shape[1] and bool(self.open[cell])
-        )
+        return 0 <= cell[0] < self.open.shape[0] and 0 <= cell[1] < self.open.shape[1] and bool(self.open[cell])
 
     def path(self, start: Cell, goal: Cell) -> list[Cell]:
         """A* from start to goal, both included, keeping away from walls; empty when there is no way."""
@@ -207,9 +205,7 @@ class WalkGrid:
         """Free distance in map units, at most `reach`, from points xy (n, 2) along yaw (n,) degrees right of east."""
         distances = np.arange(self.cell / 2, reach + 1, self.cell / 2)
         angle = -np.radians(yaw)[:, None]
-        rows, columns = self._cells(
-            xy[:, :1] + np.cos(angle) * distances, xy[:, 1:] + np.sin(angle) * distances
-        )
+        rows, columns = self._cells(xy[:, :1] + np.cos(angle) * distances, xy[:, 1:] + np.sin(angle) * distances)
         inside = (rows >= 0) & (rows < self.open.shape[0]) & (columns >= 0) & (columns < self.open.shape[1])
         clear = inside & self.open[np.where(inside, rows, 0), np.where(inside, columns, 0)]
         blocked = np.argmin(clear, axis=1)

@@ -23,7 +23,10 @@ HOLD_OUT = 8  # every eighth map is never trained on
 
 @dataclass(frozen=True)
 class MapSource:
-    """One map to record: its name in the engine, seed and theme (for the metadata), engine, held out or not."""
+    """One map to record: its name in the engine, seed and theme (for the metadata), engine, held out or not.
+
+    `narrow` worlds of corridors and closets are allowed more frames near walls.
+    """
 
     name: str
     seed: int
@@ -32,6 +35,7 @@ class MapSource:
     held: bool
     grid: WalkGrid | None = None
     doors: bool = False
+    narrow: bool = False
 
     def walk_grid(self) -> WalkGrid:
         """Where one can walk on it; parsed from the WAD when the world brings no grid."""
@@ -103,9 +107,7 @@ def _freedoom(maps: str) -> list[MapSource]:
     where = {name: wad for wad in wads.values() for name in doom_map.map_names(wad)}
     unknown = [name for name in names if name not in where]
     if unknown or not names:
-        raise UserError(
-            f"Unknown Freedoom map {', '.join(unknown) or maps!r}; use E1M1 to E4M9 or MAP01 to MAP32."
-        )
+        raise UserError(f"Unknown Freedoom map {', '.join(unknown) or maps!r}; use E1M1 to E4M9 or MAP01 to MAP32.")
     return [
         MapSource(
             name=name,
@@ -114,6 +116,7 @@ def _freedoom(maps: str) -> list[MapSource]:
             engine=EngineConfig(where[name], light=FREEDOOM_LIGHT),
             held=is_held(position, len(names)),
             doors=True,
+            narrow=True,
         )
         for position, name in enumerate(names)
     ]

@@ -23,9 +23,7 @@ class Conditioner(nn.Module):
     def __init__(self, width: int, ticks: int, action_fields: int) -> None:
         super().__init__()
         self.time = nn.Sequential(nn.Linear(TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
-        self.action = nn.Sequential(
-            nn.Linear(ticks * action_fields, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.action = nn.Sequential(nn.Linear(ticks * action_fields, width), nn.SiLU(), nn.Linear(width, width))
         self.shared = nn.Sequential(nn.SiLU(), nn.Linear(width, MODULATIONS * width))
         self.final = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.token = nn.Linear(width, width, bias=False)
@@ -35,9 +33,16 @@ class Conditioner(nn.Module):
 
     def forward(self, t: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """t (B,) and actions (B, F, ticks, P) to shared (B, F, 6, D), final (B, F, 2, D), token (B, F, D)."""
-        dtype = self.token.weight.dtype
-        action = self.action(actions.flatten(2).to(dtype))
-        condition = self.time(time_features(t, TIME_WIDTH).to(dtype))[:, None] + action
+        return self.mix(self.embed_time(t), actions)
+
+    def embed_time(self, t: Tensor) -> Tensor:
+        """t (B,) to (B, D); a constant wherever t is, as at play time."""
+        return self.time(time_features(t, TIME_WIDTH).to(self.token.weight.dtype))
+
+    def mix(self, time: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, from an embedded time (B, D)."""
+        action = self.action(actions.flatten(2).to(time.dtype))
+        condition = time[:, None] + action
         shared = self.shared(condition).unflatten(-1, (MODULATIONS, -1))
         return shared, self.final(condition).unflatten(-1, (2, -1)), self.token(action)
 

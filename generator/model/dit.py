@@ -131,7 +131,7 @@ class CausalDiT(nn.Module):
         text (B, L, text_width) or None. Returns (B, F, C, H, W).
         """
         frames = noisy.shape[1]
-        x, shared, final = self._enter(noisy, recycled, t, actions, rays)
+        x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
         index = torch.arange(frames, device=noisy.device)
         positions = Positions(index, self.space_cos, self.space_sin)
         prefix = self._enter_text(text)
@@ -158,7 +158,7 @@ class CausalDiT(nn.Module):
         noisy, recycled (B, C, H, W); t (B,); actions (B, ticks, P); rays (B, R, H, W). Returns (B, C, H, W).
         """
         noisy, recycled, actions, rays = (v[:, None] for v in (noisy, recycled, actions, rays))
-        x, shared, final = self._enter(noisy, recycled, t, actions, rays)
+        x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
         index = torch.full((1,), frame_index, device=noisy.device)
         positions = Positions(index, self.space_cos, self.space_sin)
         for layer, block in enumerate(self.blocks):
@@ -190,13 +190,13 @@ class CausalDiT(nn.Module):
         weight = self.embed.weight
         return KVCache(c.depth, shape, dtype or weight.dtype, weight.device)
 
-    def _enter(
-        self, noisy: Tensor, recycled: Tensor, t: Tensor, actions: Tensor, rays: Tensor
+    def enter(
+        self, noisy: Tensor, recycled: Tensor, time: Tensor, actions: Tensor, rays: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, F, N, D), shared modulation (B, F, 6, D) and final modulation (B, F, 2, D)."""
+        """time (B, D) is the embedded t. Tokens (B, F, N, D), shared modulation (B, F, 6, D) and final modulation (B, F, 2, D)."""
         dtype = self.embed.weight.dtype
         channels = torch.cat([noisy.to(dtype), recycled.to(dtype), rays.to(dtype)], dim=2)
-        shared, final, token = self.conditioner(t, actions)
+        shared, final, token = self.conditioner.mix(time, actions)
         x = self.embed(patchify(channels, self.config.patch)) + token[:, :, None]
         return x, shared, final
 
@@ -207,7 +207,11 @@ class CausalDiT(nn.Module):
         return self.text_in(text.to(self.text_in.weight.dtype))
 
     def _leave(self, x: Tensor, final: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        skip = output_skip(t)[:, None, None, None, None].to(noisy.dtype)
+        return self.read_out(x, final).to(noisy.dtype) + skip * noisy
+
+    def read_out(self, x: Tensor, final: Tensor) -> Tensor:
+        """The network's part of the velocity (B, F, C, H, W); at t = 1 it is minus the clean latent frame."""
         shift, scale = final[:, :, :, None].unbind(2)
         x = nnf.rms_norm(x, (x.shape[-1],), None, 1e-6) * (1 + scale) + shift
-        net = unpatchify(self.out(x), self.config.patch, self.config.height, self.config.width)
-        return net.to(noisy.dtype) + output_skip(t)[:, None, None, None, None].to(noisy.dtype) * noisy
+        return unpatchify(self.out(x), self.config.patch, self.config.height, self.config.width)

@@ -9,6 +9,8 @@ Does not know about attention, caches or masks.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,10 +31,14 @@ def frequencies(pairs: int, base: float) -> Tensor:
 
 
 def time_angles(frame_index: Tensor, head_width: int) -> Tensor:
-    """float32 (..., R_time) angles of integer frame indices (...)."""
+    """float32 (..., R_time) angles in [0, 2 pi) of integer frame indices (...).
+
+    Computed in float64: in float32 a frame an hour old stands measurably beside its place, a day old far beside it.
+    """
     pairs = split_pairs(head_width)[0]
     freq = frequencies(pairs, TIME_BASE).to(frame_index.device)
-    return frame_index.to(torch.float32)[..., None] * freq
+    angle = frame_index.to(torch.float64)[..., None] * freq.to(torch.float64)
+    return torch.remainder(angle, 2 * math.pi).to(torch.float32)
 
 
 def space_angles(rows: int, columns: int, head_width: int, reference: tuple[int, int]) -> Tensor:

@@ -104,9 +104,7 @@ class Up(nn.Module):
     def forward(self, x: Tensor, batch: int, first: bool) -> Tensor:
         """(T*B) C H W -> (T'*B) C' 2H 2W; T' = frames * T, less `frames - 1` when `first` opens the clip."""
         spread = x.unsqueeze(2).expand(-1, -1, self.copies, -1, -1).flatten(1, 2)
-        made = [
-            functional.pixel_shuffle(part + spread, 2) for part in self.project(x).chunk(self.frames, dim=1)
-        ]
+        made = [functional.pixel_shuffle(part + spread, 2) for part in self.project(x).chunk(self.frames, dim=1)]
         if self.frames == 1:
             return made[0].contiguous(memory_format=LAST)
         pairs = torch.stack([part.unflatten(0, (-1, batch)) for part in made], dim=1)

@@ -19,6 +19,8 @@ from torch.nn import functional
 from controls.errors import UserError
 from generator.tokenizer.blocks import LAST, Block, CausalConv, Down, State, Up
 
+FIRST_LOGVAR = -5.0
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -64,7 +66,8 @@ class TokenizerConfig:
     def from_dict(cls, data: dict[str, Any]) -> TokenizerConfig:
         """Rebuild from `to_dict`; UserError on fields this version does not have."""
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            return cls(**plain)
         except TypeError as error:
             raise UserError(
                 f"The tokenizer's config {data!r} does not fit this version ({error}); train it again."
@@ -106,10 +109,11 @@ class Encoder(nn.Module):
             for c, k, n in zip(channels, kernels, config.encoder_blocks, strict=True)
         )
         self.downs = nn.ModuleList(
-            Down(a, b, 2 if halve else 1)
-            for (a, b), halve in zip(pairwise(channels), config.halve_time, strict=True)
+            Down(a, b, 2 if halve else 1) for (a, b), halve in zip(pairwise(channels), config.halve_time, strict=True)
         )
         self.head = CausalConv(channels[-1], 2 * config.latent_channels, 1, gain=0.7)
+        with torch.no_grad():  # begin with little noise, or the decoder learns nothing until the encoder is loud
+            self.head.conv.bias[config.latent_channels :] = FIRST_LOGVAR  # type: ignore[index]
 
     def forward(self, video: Tensor) -> Tensor:
         """B T 3 Y X -> moments B 1+F 2C H W."""
@@ -200,9 +204,7 @@ class VideoVAE(nn.Module):
         """Video B T 3 Y X in [-1, 1], T = 1 + time*F -> mean and log variance, each B 1+F C H W."""
         frames, sides = video.shape[1], video.shape[-2:]
         assert (frames - 1) % self.config.time == 0, f"{frames} video frames are not 1 + {self.config.time}F"
-        assert not any(s % self.config.space for s in sides), (
-            f"{sides} is not a multiple of {self.config.space}"
-        )
+        assert not any(s % self.config.space for s in sides), f"{sides} is not a multiple of {self.config.space}"
         mean, logvar = self.encoder(video).chunk(2, dim=2)
         return mean, logvar.clamp(-20.0, 4.0)
 

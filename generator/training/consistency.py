@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from controls.errors import UserError
 from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
 from generator.samplers.schedule import clean_from_velocity, mix, uniform_times
@@ -74,9 +75,7 @@ def consistency_loss(
         slope = teacher(x, recycled, now, batch.actions, batch.rays)
         gap = (after - now).view(-1, 1, 1, 1, 1)
         nearer = x + gap * slope
-        target = clean_from_velocity(
-            nearer, student(nearer, recycled, after, batch.actions, batch.rays), after
-        )
+        target = clean_from_velocity(nearer, student(nearer, recycled, after, batch.actions, batch.rays), after)
     guess = clean_from_velocity(x, student(x, recycled, now, batch.actions, batch.rays), now)
     return (guess.float() - target.float()).square().mean()
 
@@ -93,9 +92,7 @@ def own_recycled(student: CausalDiT, batch: Batch, passes: int, generator: torch
     return recycled
 
 
-def own_history_loss(
-    student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator
-) -> Tensor:
+def own_history_loss(student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator) -> Tensor:
     """Squared error of one-step frames that follow the student's own frames, against the truth."""
     t = torch.ones(len(recycled), device=recycled.device)
     noise = torch.randn(recycled.shape, generator=generator, device=recycled.device)
@@ -103,9 +100,7 @@ def own_history_loss(
     return (made.float() - batch.target).square().mean()
 
 
-def stage_loss(
-    run: DiTRun, config: ConsistencyTraining, teacher: CausalDiT, times: Tensor
-) -> tuple[str, Tensor]:
+def stage_loss(run: DiTRun, config: ConsistencyTraining, teacher: CausalDiT, times: Tensor) -> tuple[str, Tensor]:
     """The loss of the present step and its name."""
     generator = step_generator(config.seed, run.step, "loss", run.device.type)
     choice = step_rng(config.seed, run.step, "choice")
@@ -121,6 +116,8 @@ def stage_loss(
 
 def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiTRun:
     """Distil `config.start` (stage 1 weights) until the budget ends; the same command resumes."""
+    if not config.start:
+        raise UserError("The consistency stage needs a teacher; give stage 1 weights with --start DIR.")
     run = open_run(config, folder, "consistency")
     teacher = copy.deepcopy(run.dit).eval().requires_grad_(False)
     if run.step:  # resumed: the teacher is where the run began, not where it stands

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from controls.errors import UserError
 from generator.checkpoint import WorldConfig, load_weights, save_weights
 from generator.config import build, preset
 from generator.data.latents import Batch, LatentClips, tokenizer_hash
@@ -33,6 +34,7 @@ from generator.training.helpers import (
     Optimisers,
     load_optimisers,
     load_resume,
+    make_folder,
     save_resume,
     split_optimisers,
     step_rng,
@@ -114,7 +116,7 @@ def pick_device(name: str) -> torch.device:
 
 def open_run(config: DiTTraining, folder: Path, stage: str) -> DiTRun:
     """Start a run, or continue the one in `folder`; UserError on settings or files that do not fit."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     device = pick_device(config.device)
     clips = LatentClips(Path(config.latents), "train")
     table = preset(config.preset)
@@ -130,7 +132,7 @@ def open_run(config: DiTTraining, folder: Path, stage: str) -> DiTRun:
         torch.manual_seed(config.seed)
         dit = CausalDiT(build(DiTConfig, table["dit"], "dit"))
         shift = config.shift or token_shift(dit.config.tokens)
-    assert tokenizer_hash(tokenizer) == clips.tokenizer, "the latents were encoded with another tokenizer"
+    check_fit(config, clips, tokenizer, dit)
     tokenizer, dit = tokenizer.to(device).eval().requires_grad_(False), dit.to(device)
     world = WorldConfig(
         preset=config.preset,
@@ -161,13 +163,39 @@ def open_run(config: DiTTraining, folder: Path, stage: str) -> DiTRun:
     return run
 
 
+def check_fit(config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit: CausalDiT) -> None:
+    """UserError when latents, tokenizer, model and window length do not belong together."""
+    if tokenizer_hash(tokenizer) != clips.tokenizer:
+        origin = config.start or config.tokenizer
+        raise UserError(
+            f"The latents in {config.latents!r} were encoded with another tokenizer than that of {origin!r}; "
+            "encode the clips again with run.py train latents."
+        )
+    shape, c = clips.clips[0]["latents"].shape, dit.config
+    if shape[1:] != (c.latent_channels, c.height, c.width) or clips.spec.fields != c.action_fields:
+        raise UserError(
+            f"The latents in {config.latents!r} are {shape[1:]} with {clips.spec.fields} action fields, the model takes "
+            f"{(c.latent_channels, c.height, c.width)} with {c.action_fields}; choose the preset that they were made for."
+        )
+    shortest = min(len(clip["latents"]) for clip in clips.clips) - 1
+    if config.frames > shortest:
+        raise UserError(
+            f"Windows of {config.frames} latent frames do not fit clips of {shortest}; give --set frames={shortest}."
+        )
+
+
 def _resume(run: DiTRun) -> None:
     state = load_resume(run.folder / "resume.safetensors")
     if state is None:
         return
-    run.dit.load_state_dict(state["model"])
-    run.ema.load(state["ema"])
-    load_optimisers(run.optimisers, state["optimisers"])
+    try:
+        run.dit.load_state_dict(state["model"])
+        run.ema.load(state["ema"])
+        load_optimisers(run.optimisers, state["optimisers"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{str(run.folder)!r} holds a run of another model; choose another folder with --run, or remove it."
+        ) from error
     run.step = int(state["step"])
     run.budget.resume(float(state["seconds"]))
     run.metrics = Metrics(run.folder, run.step)

@@ -109,7 +109,8 @@ def split_optimisers(
 
     Without `muon`, AdamW has everything. Each group remembers its `peak` rate for `set_rate`.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             wanted = muon is not None and parameter.ndim >= 2 and not plain(name)
@@ -132,13 +133,25 @@ def set_rate(optimisers: Optimisers, factor: float) -> None:
             group["lr"] = group["peak"] * factor
 
 
+def make_folder(folder: Path) -> None:
+    """Make a run's folder; UserError when the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {str(folder)!r} cannot be made ({error.strerror}); choose another.") from error
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write a safetensors file with JSON `meta`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a safetensors file with JSON `meta`, whole or not at all; UserError when the disk refuses."""
     part = path.with_name(path.name + ".part")
     ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(ready, part, metadata={"meta": json.dumps(meta)})
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(ready, part, metadata={"meta": json.dumps(meta)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{str(path)!r} cannot be written ({error}); free space or choose another folder.") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -148,9 +161,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a readable weights file ({error}); make it again or restore it."
-        ) from error
+        raise UserError(f"{path} is not a readable weights file ({error}); make it again or restore it.") from error
 
 
 def pack(tree: Any, tensors: dict[str, Tensor]) -> Any:

@@ -23,9 +23,7 @@ def sample_latents(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> 
     return mean + (0.5 * logvar).exp() * noise.to(mean)
 
 
-def some_pictures(
-    first: Tensor, second: Tensor, count: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def some_pictures(first: Tensor, second: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The same `count` random frames of two videos B T 3 Y X -> twice count 3 Y X."""
     frames = first.shape[0] * first.shape[1]
     chosen = torch.randperm(frames, generator=generator, device=generator.device)[:count].to(first.device)

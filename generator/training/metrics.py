@@ -15,11 +15,11 @@ from PIL import Image
 
 
 class Metrics:
-    """`metrics.jsonl` in a run's folder; lines of steps after the one resumed from are dropped."""
+    """`metrics.jsonl` in a run's folder; with `step`, lines of later steps are dropped."""
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    def __init__(self, folder: Path, step: int | None = None) -> None:
         self.path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        kept = [row for row in read_metrics(self.path) if step is None or row["step"] <= step]
         part = self.path.with_name(self.path.name + ".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(part, self.path)

@@ -7,6 +7,8 @@ Does not know of losses, video or latents.
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
@@ -19,10 +21,9 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = [3] + [width * 2**i for i in range(depth)]
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1))
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in itertools.pairwise(widths)
         )
-        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False)  # a paired loss sees no bias
 
     def forward(self, pictures: Tensor) -> Tensor:
         """B 3 Y X in [-1, 1] -> logits B 1 y x, high for real."""

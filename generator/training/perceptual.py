@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,28 +40,10 @@ ALEXNET = [
     (256, 3, 1, 1, 1),
     (256, 3, 1, 1, 1),
 ]
-VGG_WIDTHS = [
-    64,
-    -64,
-    0,
-    128,
-    -128,
-    0,
-    256,
-    256,
-    -256,
-    0,
-    512,
-    512,
-    -512,
-    0,
-    512,
-    512,
-    -512,
-]
+VGG_WIDTHS = [64, -64, 0, 128, -128, 0, 256, 256, -256, 0, 512, 512, -512, 0, 512, 512, -512]  # fmt: skip
 VGG16 = [(abs(w), 3, 1, 1, int(w < 0)) if w else None for w in VGG_WIDTHS]
 LAYERS = {"alexnet": (ALEXNET, 3), "vgg16": (VGG16, 2)}
-ADMITTED = {"_reconstruct", "ndarray", "dtype"}
+BUILDERS = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
 
 
 class NumpyUnpickler(pickle.Unpickler):
@@ -69,8 +51,8 @@ class NumpyUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Only numpy's three array builders; UnpicklingError for every other name."""
-        if module.split(".")[0] == "numpy" and name in ADMITTED:
-            return getattr(np, name, None) or np._core.multiarray._reconstruct
+        if module.split(".")[0] == "numpy" and name in BUILDERS:
+            return BUILDERS[name]
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of numbers")
 
 
@@ -96,9 +78,7 @@ def read_package(network: str) -> dict[str, Tensor]:
     weights = {}
     for name, layer in tree[MODULES[network]].items():
         index = int(name.split("_")[1])
-        weights[f"convs.{index}.weight"] = (
-            torch.from_numpy(layer["kernel"].copy()).permute(3, 2, 0, 1).contiguous()
-        )
+        weights[f"convs.{index}.weight"] = torch.from_numpy(layer["kernel"].copy()).permute(3, 2, 0, 1).contiguous()
         weights[f"convs.{index}.bias"] = torch.from_numpy(layer["bias"].copy())
     for index in range(5):
         head = tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"]
@@ -110,9 +90,9 @@ def lpips_weights(network: str) -> dict[str, Tensor]:
     """The converted numbers, from the cache or made into it; the file's own SHA-256 stands beside it."""
     path = cache_folder() / f"lpips-{network}.safetensors"
     note = path.with_suffix(".sha256")
-    if path.is_file() and note.is_file():
-        if hashlib.sha256(path.read_bytes()).hexdigest() == note.read_text().strip():
-            return load_file(path)
+    kept = path.read_bytes() if path.is_file() and note.is_file() else b""
+    if kept and hashlib.sha256(kept).hexdigest() == note.read_text().strip():
+        return load(kept)
     weights = read_package(network)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +137,7 @@ class Lpips(nn.Module):
         )
         self.load_state_dict(lpips_weights(network))
         self.requires_grad_(False).eval()
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """B 3 Y X in [-1, 1] -> five maps of unit-length features, B C y x."""

@@ -30,6 +30,7 @@ from generator.training.helpers import (
     load_optimisers,
     load_resume,
     load_tensors,
+    make_folder,
     rate_at,
     save_resume,
     save_tensors,
@@ -43,7 +44,6 @@ from generator.training.losses import (
     generator_loss,
     normal_kl,
     psnr,
-    sample_latents,
     some_pictures,
 )
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
@@ -73,7 +73,7 @@ class TokenizerTraining:
     crop: tuple[int, int] = (96, 128)
     pool: int = 64
     lr: float = 1e-3
-    muon: float = 5e-3
+    muon: float = 2e-3
     decay: float = 0.0
     hold: float = 0.3
     clip: float = 1.0
@@ -127,9 +127,7 @@ class TokenizerRun:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
 
-def train(
-    config: TokenizerTraining, run_dir: Path | str, stop_after: int | None = None, quiet: bool = False
-) -> Path:
+def train(config: TokenizerTraining, run_dir: Path | str, stop_after: int | None = None, quiet: bool = False) -> Path:
     """Train until the budget ends; the same command resumes. Returns the weights file.
 
     `stop_after` leaves early, as if interrupted, once that many steps are done. Ctrl-C saves before it leaves.
@@ -151,7 +149,7 @@ def train(
         save_run(run)
         raise
     bar.close()
-    if run.step != stop_after:
+    if run.step != stop_after and run.step % config.evaluate_every:
         evaluate(run)
     return save_run(run)
 
@@ -305,10 +303,8 @@ def load_tokenizer(path: Path | str) -> VideoVAE:
 def open_run(config: TokenizerTraining, folder: Path) -> TokenizerRun:
     """Build everything a run needs and continue from its resume state if there is one."""
     if config.preset not in PRESETS:
-        raise UserError(
-            f"There is no tokenizer preset {config.preset!r}; choose one of {', '.join(PRESETS)}."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"There is no tokenizer preset {config.preset!r}; choose one of {', '.join(PRESETS)}.")
+    make_folder(folder)
     name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     torch.manual_seed(config.seed)
@@ -319,9 +315,7 @@ def open_run(config: TokenizerTraining, folder: Path) -> TokenizerRun:
     data = Dataset.open(config.data)
     longest = max(config.lengths)
     splits = [name for name in ("held_map", "held_seed") if data.select(name)] or ["train"]
-    held = [
-        to_video(fixed_windows(data, s, 12 // len(splits), min(config.lengths), config.seed)) for s in splits
-    ]
+    held = [to_video(fixed_windows(data, s, 12 // len(splits), min(config.lengths), config.seed)) for s in splits]
     muon = config.muon if config.muon > 0 else None
     run = TokenizerRun(
         config,
@@ -330,9 +324,7 @@ def open_run(config: TokenizerTraining, folder: Path) -> TokenizerRun:
         vae,
         critic,
         Ema(vae, config.ema),
-        split_optimisers(
-            vae.named_parameters(), config.lr, muon, config.decay, lambda n: "stem" in n or "head" in n
-        ),
+        split_optimisers(vae.named_parameters(), config.lr, muon, config.decay, lambda n: "stem" in n or "head" in n),
         split_optimisers(critic.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
         WindowPool(data, longest, config.seed, config.pool),
         torch.cat(held),

@@ -8,36 +8,16 @@ Does not know of models or losses.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from controls.errors import UserError
+from generator.data.clips import Dataset
 from generator.training.helpers import step_rng
 
 Pictures = npt.NDArray[np.uint8]
-
-
-class Clip(Protocol):
-    """What is needed of a clip."""
-
-    keys: npt.NDArray[np.uint8]
-
-    def frames(self, start: int, count: int) -> Pictures:
-        """uint8 count Y X 3."""
-
-
-class Clips(Protocol):
-    """What is needed of a data set (generator.data.clips.Dataset has it)."""
-
-    def select(self, split: str) -> list[int]:
-        """Numbers of the split's clips."""
-
-    def clip(self, index: int) -> Clip:
-        """One clip."""
 
 
 def to_video(frames: Pictures) -> Tensor:
@@ -50,29 +30,25 @@ def to_frames(video: Tensor) -> Pictures:
     return ((video.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def read_window(data: Clips, clips: list[int], frames: int, rng: np.random.Generator) -> Pictures:
+def read_window(data: Dataset, clips: list[int], frames: int, rng: np.random.Generator) -> Pictures:
     """A random stretch of a random clip, uint8 frames Y X 3."""
     clip = data.clip(clips[int(rng.integers(len(clips)))])
-    length = len(clip.keys)
+    length = len(clip)
     if length < frames:
-        raise UserError(
-            f"A clip has {length} frames, fewer than the {frames} asked for; use shorter windows."
-        )
+        raise UserError(f"A clip has {length} frames, fewer than the {frames} asked for; use shorter windows.")
     return clip.frames(int(rng.integers(length - frames + 1)), frames)
 
 
-def fixed_windows(data: Clips, split: str, count: int, frames: int, seed: int) -> Pictures:
+def fixed_windows(data: Dataset, split: str, count: int, frames: int, seed: int) -> Pictures:
     """The same `count` windows of a split every time, uint8 count T Y X 3 (training clips if the split is empty)."""
     clips = data.select(split) or data.select("train")
-    return np.stack(
-        [read_window(data, clips, frames, step_rng(seed, i, f"fixed {split}")) for i in range(count)]
-    )
+    return np.stack([read_window(data, clips, frames, step_rng(seed, i, f"fixed {split}")) for i in range(count)])
 
 
 class WindowPool:
     """A pool of decoded windows of which `fresh` are replaced at every step."""
 
-    def __init__(self, data: Clips, frames: int, seed: int, size: int = 64, fresh: int = 2) -> None:
+    def __init__(self, data: Dataset, frames: int, seed: int, size: int = 64, fresh: int = 2) -> None:
         self.data, self.clips = data, data.select("train")
         if not self.clips:
             raise UserError("The data set has no training clips; collect some.")
@@ -98,9 +74,7 @@ class WindowPool:
             window = windows[int(index)]
             high, wide = (min(c, s) for c, s in zip(crop, window.shape[1:3], strict=True))
             first = int(rng.integers(len(window) - frames + 1))
-            top, left = (
-                int(rng.integers(s - c + 1)) for s, c in zip(window.shape[1:3], (high, wide), strict=True)
-            )
+            top, left = (int(rng.integers(s - c + 1)) for s, c in zip(window.shape[1:3], (high, wide), strict=True))
             part = window[first : first + frames, top : top + high, left : left + wide]
             made.append(part[:, :, ::-1] if rng.random() < 0.5 else part)
         return to_video(np.stack(made))

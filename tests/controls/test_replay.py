@@ -115,9 +115,7 @@ def test_headers(tmp_path: Path) -> None:
 
 def test_script(tmp_path: Path) -> None:
     path = tmp_path / "walk.yaml"
-    path.write_text(
-        "- {hold: [forward, run], yaw: 1.5, frames: 2}\n- {hold: left, tap: [use], pitch: -1}\n- {}\n"
-    )
+    path.write_text("- {hold: [forward, run], yaw: 1.5, frames: 2}\n- {hold: left, tap: [use], pitch: -1}\n- {}\n")
     source = open_actions(str(path), SPEC, loop=True)
     first, again, tapped, idle, looped = (source.next() for _ in range(5))
     assert first == again == looped == Action.hold(SPEC, "forward", "run", yaw=1.5)
@@ -151,9 +149,7 @@ def test_built_in_scripts() -> None:
         source.reset()
         assert [source.next() for _ in range(5)] == first and not source.finished
     assert built_in("idle", SPEC).next() == Action.idle(SPEC)
-    assert (
-        built_in("forward", SPEC).next().keys[:, 0].all() and built_in("spin", SPEC).next().look[:, 0].all()
-    )
+    assert built_in("forward", SPEC).next().keys[:, 0].all() and built_in("spin", SPEC).next().look[:, 0].all()
     with pytest.raises(UserError, match="did you mean 'stroll'"):
         open_actions("strol", SPEC)
     with pytest.raises(UserError, match="Unknown script"):

@@ -78,7 +78,7 @@ def test_a_tick_has_every_key_pressed_in_it_and_afterwards_those_still_held(stre
 def test_a_tap_is_never_lost_however_late_the_generator(stream: list[tuple]) -> None:
     sampler = _sampler()
     actions = _feed(sampler, stream)
-    actions.append(sampler.collect())
+    actions += [sampler.collect(), sampler.collect()]  # after a full action's last tick, the next one has it
     taps = [e[1] for e in stream if e[0] == "press"]
     on = {name for a in actions for name, hit in zip(SPEC.keys, a.keys.any(axis=0), strict=True) if hit}
     assert {BINDINGS.input_of(s) for s in taps} & set(SPEC.keys) == on
@@ -150,6 +150,15 @@ def test_late_generator_merges_the_oldest_rows() -> None:
         sampler.advance()
     assert sampler.collect().look[:, 0].tolist() == [45, 1, 2, 3]
     assert float(sampler.tick().look[0]) == 25
+
+
+def test_late_generator_keeps_a_tap_of_a_merged_row() -> None:
+    sampler = _sampler()
+    sampler.press("e")
+    sampler.release("e")
+    for _ in range(SPEC.ticks + 3):
+        sampler.advance()
+    assert sampler.collect().keys[:, SPEC.keys.index("use")].tolist() == [1, 0, 0, 0]
 
 
 def test_builder_needs_all_rows() -> None:

@@ -1,7 +1,8 @@
-"""What stands in the rooms of *Halls*: stairs, arches, colonnades, pools with bridges, obelisks, gardens, windows, vaults.
+"""What stands in the rooms of *Halls*: stairs, arches, colonnades, pools with bridges, obelisks, gardens,
+windows, vaults.
 
-Everything is drawn on a Canvas of 16-unit cells, four to a plan cell. Stairs rise as pyramids around a door, so that every
-neighbouring step differs by 16 units and all of it can be walked both ways.
+Everything is drawn on a Canvas of 16-unit cells, four to a plan cell. Stairs rise as pyramids around a
+door, so that every neighbouring step differs by 16 units and all of it can be walked both ways.
 Does not know: texture pixels, lines and sectors, files.
 """
 
@@ -68,7 +69,10 @@ def wall_tops(c: Canvas, plan: Plan) -> np.ndarray:
 
 
 def cut_doors(c: Canvas, plan: Plan, rng: np.random.Generator) -> None:
-    """Open the doors: arches where a roof is near, gates without a lintel between two courts; then stairs around them."""
+    """Open the doors: arches where a roof is near, gates without a lintel between two courts.
+
+    Then stairs around them.
+    """
     for door in plan.doors:
         b = box(door)
         level = plan.door_level(door)
@@ -144,16 +148,13 @@ def block(c: Canvas, rows: slice, cols: slice, height: int, family: str, top: st
 
 
 def dais(c: Canvas, room: Room, half: int, steps: int, family: str = "D") -> None:
-    """A stepped platform in the middle of a room, `half` cells to each side, rising `steps` times 16 units."""
+    """A stepped platform in the middle of a room, `half` cells to each side, rising `steps` times 16
+    units."""
     cy, cx = (room.y0 + room.y1) * 2, (room.x0 + room.x1) * 2
     for k in range(1, steps + 1):
         size = half + (steps - k) * 2
         rows, cols = slice(cy - size, cy + size), slice(cx - size, cx + size)
-        raised = (
-            (c.floor[rows, cols] < room.level + 16 * k)
-            & (c.floor[rows, cols] >= room.level)
-            & ~c.keep[rows, cols]
-        )
+        raised = (c.floor[rows, cols] < room.level + 16 * k) & (c.floor[rows, cols] >= room.level) & ~c.keep[rows, cols]
         c.floor[rows, cols] = np.where(raised, room.level + 16 * k, c.floor[rows, cols])
         c.ftex[rows, cols] = np.where(raised, family if k == steps else "P", c.ftex[rows, cols])
 

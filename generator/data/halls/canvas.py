@@ -1,7 +1,8 @@
 """The grid of 16-unit cells a map of *Halls* is drawn on, and its finishing: wall tops, eaves, sunlight.
 
-A cell is solid (nothing), closed (floor == ceiling, under the sky: a wall whose top meets the sky) or open. Sky beside sky draws
-no upper wall, so a wall stops at its own height; `roof` is the height at which the front of a roofed cell stops.
+A cell is solid (nothing), closed (LIP units high, under the sky: a wall whose top meets the sky) or open.
+Sky beside sky draws no upper wall, so a wall stops at its own height; `roof` is the height at which the
+front of a roofed cell stops.
 Does not know: rooms' kinds, texture pixels, files.
 """
 
@@ -10,10 +11,14 @@ import numpy as np
 SUB = 16
 SKY = 704
 BIG = 9999
+LIP = 2
 
 
 class Canvas:
-    """Arrays (ny, nx) over cells of 16 units: floor, ceil, roof, light in units; ftex, ctex, wall, body as letters."""
+    """Arrays (ny, nx) over cells of 16 units: floor, ceil, roof, light in units.
+
+    Ftex, ctex, wall, body as letters.
+    """
 
     def __init__(self, width: int, depth: int) -> None:
         shape = (depth * 4, width * 4)
@@ -34,7 +39,7 @@ class Canvas:
 
     @property
     def closed(self) -> np.ndarray:
-        return ~self.solid & (self.floor >= self.ceil)
+        return ~self.solid & (self.ceil - self.floor <= LIP)
 
 
 def spread(mask: np.ndarray, by: int = 1) -> np.ndarray:
@@ -59,8 +64,11 @@ def grow_max(values: np.ndarray) -> np.ndarray:
 
 
 def finish_walls(c: Canvas, low: np.ndarray) -> None:
-    """Give walls beside the sky a top: `low` walls (between courts) stay open above, others close at `c.top`."""
-    low = low & c.solid & (c.top > 0)
+    """Give walls beside the sky a top: `low` walls (between courts) stay open above, others close at
+    `c.top`."""
+    inside = np.zeros(c.shape, bool)
+    inside[4:-4, 4:-4] = True
+    low = low & c.solid & inside & (c.top > 0)
     c.floor[low] = c.top[low]
     c.ceil[low] = SKY
     opened = ~c.solid & c.sky
@@ -85,10 +93,19 @@ def finish_eaves(c: Canvas) -> None:
     edge = ~c.solid & c.sky & (c.ceil == SKY) & spread(roofed)
     height = grow_max(np.where(roofed, c.roof, 0))
     c.ceil[edge] = np.maximum(height[edge], c.floor[edge])
+    # The renderer leaves holes where a closed cell is not above the floor beside it, or where a line's
+    # front has no height.
+    opened = ~c.solid & c.sky & ~c.closed
+    needed = grow_max(np.where(opened, c.floor, -64)) + SUB
+    raised = c.closed & (c.floor < needed)
+    c.floor[raised] = needed[raised]
+    shut = c.closed & c.sky
+    c.ceil[shut | raised] = c.floor[shut | raised] + LIP
 
 
 def sunlight(c: Canvas, toward: tuple[int, int], slope: float, day: int, dusk: int) -> None:
-    """Lighten the open cells the sun reaches, walking `toward` the sun (dy, dx) with `slope` rise per unit."""
+    """Lighten the open cells the sun reaches, walking `toward` the sun (dy, dx) with `slope` rise per
+    unit."""
     dy, dx = toward
     height = np.where(c.solid, BIG, c.floor).astype(float)
     lid = np.where(c.solid, -BIG, np.where(c.sky, BIG, c.ceil)).astype(float)

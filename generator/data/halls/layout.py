@@ -1,4 +1,5 @@
-"""Floor plans for *Halls*: a rectangle split into rooms, the doors that join them into loops, and a floor level for each room.
+"""Floor plans for *Halls*: a rectangle split into rooms, the doors that join them into loops, and a floor
+level for each room.
 
 All in plan cells of 64 units. Everything comes from the generator passed in.
 Does not know: textures, sectors, what stands in a room.
@@ -15,7 +16,10 @@ ROOFED = ("nave", "oculus", "gallery", "vault")
 
 @dataclass
 class Room:
-    """A rectangle [x0, x1) x [y0, y1) of plan cells; `kind` says what is built in it, `level` is its floor in units."""
+    """A rectangle [x0, x1) x [y0, y1) of plan cells.
+
+    `kind` says what is built in it, `level` is its floor in units.
+    """
 
     x0: int
     y0: int
@@ -43,7 +47,10 @@ class Room:
 
 @dataclass(frozen=True)
 class Door:
-    """An opening [x0, x1) x [y0, y1) of plan cells in the wall between rooms `a` and `b`; `along` is the axis one walks."""
+    """An opening [x0, x1) x [y0, y1) of plan cells in the wall between rooms `a` and `b`.
+
+    `along` is the axis one walks.
+    """
 
     a: int
     b: int
@@ -70,9 +77,7 @@ class Plan:
 def _split(rng: np.random.Generator, room: Room, smallest: int, largest: int) -> list[Room]:
     wide = room.width >= room.depth
     span = room.width if wide else room.depth
-    small = (
-        room.width <= largest and room.depth <= largest and room.width * room.depth <= largest * largest * 0.8
-    )
+    small = room.width <= largest and room.depth <= largest and room.width * room.depth <= largest * largest * 0.8
     if span < 2 * smallest + 1 or (small and rng.random() < 0.7):
         return [room]
     low, high = smallest, span - smallest - 1
@@ -151,7 +156,8 @@ def _levels(rng: np.random.Generator, plan: Plan) -> None:
 
 
 def make_plan(rng: np.random.Generator) -> Plan:
-    """A plan of 10 to 20 rooms, joined by a spanning tree and most of the other shared walls, so that there are loops."""
+    """A plan of 10 to 20 rooms, joined by a spanning tree and most of the other shared walls, so that there
+    are loops."""
     while True:
         width, depth = int(rng.integers(42, 56)), int(rng.integers(38, 50))
         rooms = _split(rng, Room(1, 1, width - 1, depth - 1), 5, 15)

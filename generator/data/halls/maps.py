@@ -22,9 +22,11 @@ PLACES = ("Terrace", "Arcade", "Cistern", "Stair", "Belvedere", "Enclosure", "Pr
 
 @dataclass(frozen=True)
 class MapInfo:
-    """What a walker needs: `grid` bool (gy, gx) of cells whose middle a player can stand on, all joined; `floor` int16 in units.
+    """What a walker needs: `grid` bool (gy, gx) of cells whose middle a player can stand on, all joined;
+    `floor` int16 in units.
 
-    The middle of cell (y, x) is origin + ((x + 0.5) * cell, (y + 0.5) * cell). `start` is (x, y) in units, `start_angle` degrees.
+    The middle of cell (y, x) is origin + ((x + 0.5) * cell, (y + 0.5) * cell). `start` is (x, y) in units,
+    `start_angle` degrees.
     """
 
     name: str
@@ -96,10 +98,8 @@ def draw_map(world_seed: int, number: int) -> tuple[Canvas, int, MapInfo]:
         c, plan = _draw(seed, theme)
         grid, floor = walk_grid(c)
         court = max((r for r in plan.rooms if r.open), key=lambda r: r.width * r.depth)
-        cells = np.argwhere(grid[court.y0 * 2 : court.y1 * 2, court.x0 * 2 : court.x1 * 2]) + (
-            court.y0 * 2,
-            court.x0 * 2,
-        )
+        corner = np.array((court.y0 * 2, court.x0 * 2))
+        cells = np.argwhere(grid[corner[0] : court.y1 * 2, corner[1] : court.x1 * 2]) + corner
         middle = np.array([(court.y0 + 2) * 2, court.x0 + court.x1])
         first = tuple(int(v) for v in cells[np.abs(cells - middle).sum(1).argmin()])
         seen = reachable(grid, floor, first)

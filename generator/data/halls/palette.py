@@ -1,7 +1,7 @@
 """The colours of *Halls*: five composed themes, and the 256-colour PLAYPAL and COLORMAP made from them.
 
-Every theme has five ramps (roles) of ten shades, 0 dark to 9 light; shadows lean to the theme's shade colour and lights to its
-light colour, so that whatever the software renderer darkens stays inside the palette.
+Every theme has five ramps (roles) of ten shades, 0 dark to 9 light; shadows lean to the theme's shade
+colour and lights to its light colour, so that whatever the software renderer darkens stays inside the palette.
 Does not know: textures, geometry, files.
 """
 
@@ -16,7 +16,8 @@ LIGHT_LEVELS = 32
 
 @dataclass(frozen=True)
 class Theme:
-    """One composed set of colours (RGB) and its light: `sky` is (zenith, middle, horizon), `glow` the sun or moon."""
+    """One composed set of colours (RGB) and its light: `sky` is (zenith, middle, horizon), `glow` the sun
+    or moon."""
 
     name: str
     title: str
@@ -172,7 +173,10 @@ def playpal() -> bytes:
 
 
 def colormap() -> bytes:
-    """The COLORMAP lump: 32 light levels, then the inverse map, then zeros, 34 x 256 bytes. Darkness keeps each theme's tint."""
+    """The COLORMAP lump: 32 light levels, then the inverse map, then zeros, 34 x 256 bytes.
+
+    Darkness keeps each theme's tint.
+    """
     table = colours()
     tint = np.full((256, 3), 12.0)
     for number, theme in enumerate(THEMES):
@@ -190,7 +194,8 @@ def colormap() -> bytes:
 
 
 def _within_theme(lit: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Nearest colour inside the ramps of each colour's own theme, so that shades never jump to another theme's hue."""
+    """Nearest colour inside the ramps of each colour's own theme, so that shades never jump to another
+    theme's hue."""
     out = nearest(lit, table)
     span = len(ROLES) * SHADES
     for number in range(len(THEMES)):

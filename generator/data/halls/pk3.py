@@ -1,4 +1,5 @@
-"""*Halls* as one PK3 file for the engine: palette, textures, skies and maps, the same bytes for the same seed.
+"""*Halls* as one PK3 file for the engine: palette, textures, skies and maps, the same bytes for the same
+seed.
 
 Does not know: the engine, how a map is drawn.
 """
@@ -22,8 +23,11 @@ def map_infos(seed: int, maps: int, first: int = 0) -> list[MapInfo]:
 
 
 def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
-    """Write maps `first` .. `first + maps - 1` of world `seed` to the PK3 `out`; MAP names count from first + 1."""
-    assert maps >= 1 and 0 <= first and first + maps <= 999, (maps, first)
+    """Write maps `first` ..
+
+    `first + maps - 1` of world `seed` to the PK3 `out`; MAP names count from first + 1.
+    """
+    assert maps >= 1 and first >= 0 and first + maps <= 999, (maps, first)
     entries: dict[str, bytes] = {"PLAYPAL.pal": playpal(), "COLORMAP.lmp": colormap()}
     names: set[str] = set()
     infos, themes = [], set()

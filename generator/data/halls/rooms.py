@@ -3,6 +3,8 @@
 Does not know: doors' heights beyond what the canvas keeps clear, texture pixels, files.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from generator.data.halls.architecture import LANDMARKS, block, box, dais, obelisk, pool
@@ -70,7 +72,7 @@ def _plaza(c: Canvas, room: Room, rng: np.random.Generator, family: str) -> None
     height = int(rng.integers(11, 16)) * 16
     for i in range(12):
         angle = (i + 0.5) / 12 * 2 * np.pi
-        y, x = (int(round(m + radius * f(angle) / 2)) * 2 for m, f in ((cy / 2, np.sin), (cx / 2, np.cos)))
+        y, x = (round(float(m + radius * f(angle) / 2)) * 2 for m, f in ((cy / 2, np.sin), (cx / 2, np.cos)))
         block(c, slice(y - 1, y + 1), slice(x - 1, x + 1), height, family if i % 3 == 0 else "O")
 
 
@@ -97,7 +99,7 @@ def _cloister(c: Canvas, room: Room, rng: np.random.Generator, family: str) -> N
         low, high = b[axis].start + 8, b[axis].stop - 8
         bays = max(1, round((high - low - 2) / 10))
         posts = [low + round(i * (high - low - 2) / bays / 2) * 2 for i in range(bays + 1)]
-        for first, second in zip(posts[:-1], posts[1:], strict=True):
+        for first, second in pairwise(posts):
             span = second - first - 2
             for i in range(span):
                 rise = 96 + 64 * np.sqrt(1 - ((i + 0.5) / span * 2 - 1) ** 2)
@@ -205,12 +207,7 @@ def _lamps(c: Canvas, room: Room) -> None:
     for y, x in _grid(room, 28, 6):
         rows, cols = slice(y - 1, y + 1), slice(x - 1, x + 1)
         free = c.body[y - 3 : y + 3, x - 3 : x + 3] == ""
-        if (
-            free.all()
-            and c.sky[rows, cols].all()
-            and c.ceil[y, x] == SKY
-            and block(c, rows, cols, 48, "L", "L")
-        ):
+        if free.all() and c.sky[rows, cols].all() and c.ceil[y, x] == SKY and block(c, rows, cols, 48, "L", "L"):
             c.lamp[y, x] = True
 
 

@@ -1,7 +1,9 @@
-"""Clean textures for *Halls*: flat colour, soft vertical gradient, thick lines; drawn as palette indices and written as PNG.
+"""Clean textures for *Halls*: flat colour, soft vertical gradient, thick lines; drawn as palette indices
+and written as PNG.
 
-A wall texture is drawn for the exact height of the wall it hangs on, so every wall has its base at the floor and its cornice at
-the top. Names: T<theme><family letter><height/16, two digits> for walls, F<theme><letter> for floors and ceilings.
+A wall texture is drawn for the exact height of the wall it hangs on, so every wall has its base at the
+floor and its cornice at the top. Names: T<theme><family letter><height/16, two digits> for walls,
+F<theme><letter> for floors and ceilings.
 Does not know: maps, sectors, light.
 """
 
@@ -164,9 +166,7 @@ def _flat(theme: int, letter: str) -> np.ndarray:
 def png(indices: np.ndarray) -> bytes:
     """A palette PNG of `indices` uint8 (Y, X) with the colours of the world, the same bytes every time."""
     height, width = indices.shape
-    raw = np.concatenate(
-        [np.zeros((height, 1), np.uint8), np.ascontiguousarray(indices, np.uint8)], 1
-    ).tobytes()
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), np.ascontiguousarray(indices, np.uint8)], 1).tobytes()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

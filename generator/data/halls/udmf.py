@@ -1,4 +1,5 @@
-"""A finished Canvas written as a UDMF map: cells merged into sectors, their borders merged into lines, packed as a WAD.
+"""A finished Canvas written as a UDMF map: cells merged into sectors, their borders merged into lines,
+packed as a WAD.
 
 Does not know: how the canvas was drawn, texture pixels.
 """
@@ -7,7 +8,7 @@ import struct
 
 import numpy as np
 
-from generator.data.halls.canvas import SUB, Canvas
+from generator.data.halls.canvas import LIP, SUB, Canvas
 from generator.data.halls.textures import UNIT, flat_name, wall_name
 
 Sector = tuple[int, int, bool, int, str, str, str, str]
@@ -81,9 +82,7 @@ class MapWriter:
             for x in [*(np.nonzero(changed)[0] + 1), nx]:
                 a, b = int(low[start]), int(high[start])
                 if a != b:
-                    self._line(
-                        y, start, int(x), a, b, str(solid[y][start]), str(solid[y + 1][start]), vertical
-                    )
+                    self._line(y, start, int(x), a, b, str(solid[y][start]), str(solid[y + 1][start]), vertical)
                 start = int(x)
 
     def _line(
@@ -111,9 +110,7 @@ class MapWriter:
         side_b, hang_b = self._open_side(back, front, -position[1] if forward else position[1])
         self.sides.append(side_b)
         flags = "dontpegbottom=true; " if hang_a or hang_b else ""
-        self.lines.append(
-            f"{line}sideback={len(self.sides) - 1}; twosided=true; dontpegtop=true; {flags}}}\n"
-        )
+        self.lines.append(f"{line}sideback={len(self.sides) - 1}; twosided=true; dontpegtop=true; {flags}}}\n")
 
     def _name(self, family: str, height: int) -> str:
         name = wall_name(self.theme, family, -(-height // UNIT) * UNIT)
@@ -122,11 +119,14 @@ class MapWriter:
 
     def _wall_side(self, front: int, body: str, offset: int) -> str:
         floor, ceil, _, _, _, _, wall, _ = self.sectors[front]
-        name = self._name(body or wall, ceil - floor) if ceil > floor else "-"
+        name = self._name("K" if ceil - floor <= LIP else body or wall, ceil - floor)
         return f'sidedef {{ sector={front}; texturemiddle="{name}"; offsetx={offset % 128}; }}\n'
 
     def _open_side(self, front: int, back: int, offset: int) -> tuple[str, bool]:
-        """The side of a two-sided line seen from `front`; says whether its lower part hangs from the ceiling."""
+        """The side of a two-sided line seen from `front`.
+
+        Says whether its lower part hangs from the ceiling.
+        """
         floor, ceil, sky, _, _, _, wall, _ = self.sectors[front]
         other_floor, other_ceil, other_sky, _, _, _, _, body = self.sectors[back]
         parts = [f"sector={front}; offsetx={offset % 128};"]

@@ -40,10 +40,8 @@ def test_keyboard(sampler: InputSampler) -> None:
 
 
 def test_key_names_can_be_bound(sampler: InputSampler) -> None:
-    names = (
-        "w 1 SPACE LSHIFT RCTRL LALT UP RETURN KP4 KP_ENTER PAGEUP CAPSLOCK F1 F12 SEMICOLON TAB HOME".split()
-    )
-    for name in names:
+    names = "w 1 SPACE LSHIFT RCTRL LALT UP RETURN KP4 KP_ENTER PAGEUP CAPSLOCK F1 F12 SEMICOLON TAB HOME"
+    for name in names.split():
         source = keyboard.source_of(_event(pygame.KEYDOWN, key=getattr(pygame, f"K_{name}")))
         assert source is not None and is_source(source), (name, source)
 
@@ -71,9 +69,7 @@ def test_wheel_is_a_tap() -> None:
 
 
 def _pads() -> gamepad.Gamepads:
-    return gamepad.Gamepads(
-        open_pad=lambda index: (object(), 40 + index, f"Pad {index}") if index < 2 else None
-    )
+    return gamepad.Gamepads(open_pad=lambda index: (object(), 40 + index, f"Pad {index}") if index < 2 else None)
 
 
 def _axis(axis: int, value: float, instance: int = 40) -> pygame.event.Event:

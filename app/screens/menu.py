@@ -1,0 +1,157 @@
+"""The scene picker: first frames as a grid of pictures, by mouse, keyboard or a picture dropped on the window.
+
+Does not know how a scene is loaded or played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pygame
+
+from app.door import Pixels, SceneLike
+from app.screens.commands import Command, Pick, PickPicture, Quit
+from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, text, unit, wrap
+from app.window import to_surface
+
+Thumbnail = Callable[[SceneLike], Pixels]
+ASPECT = 0.625
+HINTS = (
+    "Arrows or mouse: choose     Enter: walk     F11: full screen     Esc: quit",
+    "Drop a picture on the window to walk from it",
+)
+
+
+class MenuScreen:
+    """A grid of scenes; `notice` is a sentence about what went wrong before."""
+
+    def __init__(self, scenes: Sequence[SceneLike], thumbnail: Thumbnail, status: Callable[[], str]) -> None:
+        self.scenes = list(scenes)
+        self.status = status
+        self.focus = 0
+        self.notice = ""
+        self.dirty = True
+        self._originals = [to_surface(thumbnail(scene)) for scene in self.scenes]
+        self._cards: list[pygame.Surface] = []
+        self._card_size = (0, 0)
+        self._rects: list[pygame.Rect] = []
+        self._columns = 4
+        self._scroll = 0.0
+        self._last_status = ""
+
+    def handle(self, event: pygame.event.Event) -> Command | None:
+        """Keys move the focus and pick, the mouse points and picks, a dropped file is walked from."""
+        self.dirty = True
+        if event.type == pygame.KEYDOWN:
+            return self._key(event.key)
+        if event.type == pygame.MOUSEMOTION:
+            self.focus = next((i for i, r in enumerate(self._rects) if r.collidepoint(event.pos)), self.focus)
+        elif event.type == pygame.MOUSEWHEEL and self.scenes:
+            self._move(-event.y * self._columns)
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
+            for scene, rect in zip(self.scenes, self._rects, strict=False):
+                if rect.collidepoint(event.pos):
+                    return Pick(scene)
+        elif event.type == pygame.DROPFILE:
+            return PickPicture(Path(event.file))
+        return None
+
+    def _key(self, key: int) -> Command | None:
+        steps = {
+            pygame.K_LEFT: -1,
+            pygame.K_RIGHT: 1,
+            pygame.K_UP: -self._columns,
+            pygame.K_DOWN: self._columns,
+            pygame.K_TAB: 1,
+        }
+        if key == pygame.K_ESCAPE:
+            return Quit()
+        if key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE) and self.scenes:
+            return Pick(self.scenes[self.focus])
+        if key == pygame.K_HOME:
+            self.focus = 0
+        elif key == pygame.K_END:
+            self.focus = max(0, len(self.scenes) - 1)
+        elif key == pygame.K_TAB and pygame.key.get_mods() & pygame.KMOD_SHIFT:
+            self._move(-1)
+        elif key in steps:
+            self._move(steps[key])
+        return None
+
+    def _move(self, step: int) -> None:
+        target = self.focus + step
+        if 0 <= target < len(self.scenes):
+            self.focus = target
+        elif abs(step) > 1 and step > 0 and self.focus // self._columns < (len(self.scenes) - 1) // self._columns:
+            self.focus = len(self.scenes) - 1  # the last row is shorter
+
+    def update(self) -> Command | None:
+        """Redraw when the generator's status has changed."""
+        status = self.status()
+        self.dirty = self.dirty or status != self._last_status
+        self._last_status = status
+        return None
+
+    def _layout(self, size: tuple[int, int], scale: float) -> None:
+        width, height = size
+        self._columns = max(1, min(4, int(width / (290 * scale)), max(1, len(self.scenes))))
+        margin, gap, top = 64 * scale, 28 * scale, 150 * scale
+        card = round((width - 2 * margin - (self._columns - 1) * gap) / self._columns)
+        card_size = (card, round(card * ASPECT))
+        if card_size != self._card_size:
+            self._card_size = card_size
+            radius = round(10 * scale)
+            self._cards = [rounded(pygame.transform.smoothscale(p, card_size), radius) for p in self._originals]
+        pitch = card_size[1] + 78 * scale
+        low = top + (self.focus // self._columns + 1) * pitch - (height - 70 * scale)
+        high = (self.focus // self._columns) * pitch
+        self._scroll = min(max(self._scroll, low, 0.0), high)
+        places = [divmod(i, self._columns) for i in range(len(self.scenes))]
+        self._rects = [
+            pygame.Rect(round(margin + col * (card + gap)), round(top + row * pitch - self._scroll), *card_size)
+            for row, col in places
+        ]
+
+    def draw(self, surface: pygame.Surface) -> None:
+        """The whole menu."""
+        size = surface.get_size()
+        scale = unit(size)
+        surface.fill(GROUND)
+        self._layout(size, scale)
+        for i, (scene, rect) in enumerate(zip(self.scenes, self._rects, strict=True)):
+            surface.blit(self._cards[i], rect)
+            below = rect.bottom + 14 * scale
+            text(surface, scene.title, (rect.x, below), 27 * scale, TEXT, width=rect.width)
+            text(surface, scene.caption, (rect.x, below + 27 * scale), 19 * scale, QUIET, width=rect.width)
+            if i == self.focus:
+                ring(surface, rect, scale)
+        self._draw_frame(surface, scale)
+        self.dirty = False
+
+    def _draw_frame(self, surface: pygame.Surface, scale: float) -> None:
+        width, height = surface.get_size()
+        margin = 64 * scale
+        surface.fill(GROUND, (0, 0, width, round(132 * scale)))
+        text(surface, "Farstep", (margin, 40 * scale), 62 * scale)
+        text(
+            surface,
+            "Worlds that are drawn while you walk. Where do you want to start?",
+            (margin, 92 * scale),
+            23 * scale,
+            QUIET,
+        )
+        text(surface, self._last_status, (width - margin, 56 * scale), 21 * scale, QUIET, "right")
+        bar = round(54 * scale)
+        surface.fill(PANEL, (0, height - bar, width, bar))
+        top = height - bar + 18 * scale
+        if self.notice:
+            lines = wrap(self.notice, 22 * scale, width - 2 * margin)
+            lift = (len(lines) - 1) * 24 * scale
+            surface.fill(PANEL, (0, round(height - bar - lift), width, round(bar + lift)))
+            for i, line in enumerate(lines):
+                text(surface, line, (margin, top - lift + i * 24 * scale), 22 * scale, WARNING)
+            return
+        text(surface, HINTS[0], (margin, top), 21 * scale, QUIET)
+        if width > 1000 * scale:
+            text(surface, HINTS[1], (width - margin, top), 21 * scale, QUIET, "right")

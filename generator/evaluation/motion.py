@@ -1,0 +1,188 @@
+"""Camera motion read from pictures alone: yaw per tick from a panorama, forward motion from the floor.
+
+Shape key: T video frames, Y, X video size, R panorama rows, A panorama angles, G, H bird's-eye cells forward and right.
+The renderer keeps vertical lines upright and draws pitch as a vertical shear, so a picture resampled to equal angles
+turns by pure translation; the floor, seen from above in units of the eye's height, walks by pure translation. Both
+translations are the peak of one masked normalised cross-correlation (Padfield 2012), refined by a parabola.
+
+Pitch is taken as given (where the horizon lies); no wall, floor or map is known.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from controls.camera import Camera
+
+Pixels = npt.NDArray[np.uint8]
+Double = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+STRETCH = 1.2  # the engine draws heights this much taller than widths (Doom's pixels were not square)
+ANGLES = 512  # panorama columns
+SLOPES = np.linspace(-0.35, 0.35, 15)  # panorama rows: height over distance, horizon in the middle
+MAX_YAW = 20.0  # degrees per tick that the search covers
+CELL = 0.08  # bird's-eye cell in eye heights
+FORWARD = (1.4, 6.0)  # eye heights in front of the camera
+RIGHT = 3.0  # eye heights to each side
+MAX_WALK = 1.6  # eye heights per `lag` that the search covers
+OVERLAP = 0.3  # share of the smaller picture that two views must have in common
+SURE = 0.2  # a weaker peak is no measurement
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the pixels of an X x Y picture look: `focal` in pixels, half angle in degrees."""
+
+    width: int
+    height: int
+    hfov: float
+    focal: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        half = math.tan(math.radians(self.hfov) / 2)
+        object.__setattr__(self, "focal", self.width / 2 / half)
+
+    @classmethod
+    def of(cls, camera: Camera, frames: Pixels) -> View:
+        """The view of frames uint8 (..., Y, X, 3)."""
+        return cls(frames.shape[-2], frames.shape[-3], camera.hfov_degrees)
+
+    def horizon(self, pitch: float) -> float:
+        """Row (pixels, not whole) of the horizon at a pitch in degrees: looking up moves it down."""
+        return self.height / 2 + self.tall * math.tan(math.radians(pitch))
+
+    @property
+    def tall(self) -> float:
+        """Vertical focal length in pixels."""
+        return STRETCH * self.focal
+
+
+def sample(picture: Double, rows: Double, columns: Double) -> Double:
+    """Bilinear picture (Y, X, C) at pixel-centre coordinates of any one shape S, clamped at the edges: S + (C,)."""
+    height, width = picture.shape[:2]
+    y = np.clip(rows - 0.5, 0, height - 1)
+    x = np.clip(columns - 0.5, 0, width - 1)
+    top, left = (np.minimum(v.astype(int), limit - 2) for v, limit in ((y, height), (x, width)))
+    fy, fx = (y - top)[..., None], (x - left)[..., None]
+    upper = picture[top, left] * (1 - fx) + picture[top, left + 1] * fx
+    lower = picture[top + 1, left] * (1 - fx) + picture[top + 1, left + 1] * fx
+    return np.asarray(upper * (1 - fy) + lower * fy)
+
+
+def turned(picture: Pixels, view: View, yaw: float, pitch_from: float, pitch_to: float) -> Pixels:
+    """The picture (Y, X, 3) after a turn by `yaw` degrees and a change of pitch; unseen parts repeat the edge."""
+    x = (np.arange(view.width) + 0.5 - view.width / 2) / view.focal
+    limit = math.radians(view.hfov) / 2
+    angle = np.arctan(x)
+    source = np.clip(angle + math.radians(yaw), -limit, limit)
+    rows = np.arange(view.height)[:, None] + 0.5 - view.horizon(pitch_to)
+    rows = rows * np.cos(angle) / np.cos(source) + view.horizon(pitch_from)
+    columns = np.broadcast_to(np.tan(source) * view.focal + view.width / 2, rows.shape)
+    return np.asarray(sample(picture.astype(np.float64), rows, columns).round(), np.uint8)
+
+
+def panorama(picture: Pixels, view: View, pitch: float) -> tuple[Double, Mask]:
+    """Edges along equal angles: (3 R, A) and which of them the picture (Y, X, 3) really shows."""
+    limit = math.radians(view.hfov) / 2
+    angle = (np.arange(ANGLES) + 0.5) / ANGLES * 2 * limit - limit
+    columns = np.broadcast_to(np.tan(angle) * view.focal + view.width / 2, (len(SLOPES), ANGLES))
+    rows = view.horizon(pitch) - SLOPES[:, None] * view.tall / np.cos(angle)
+    strip = sample(picture.astype(np.float64), rows, columns)
+    seen = (rows > 0.5) & (rows < view.height - 0.5)
+    edges = np.gradient(strip, axis=1).transpose(2, 0, 1)
+    return edges.reshape(-1, ANGLES), np.tile(seen, (3, 1))
+
+
+def masked_correlation(first: Double, second: Double, masks: tuple[Mask, Mask], axes: tuple[int, ...]) -> Double:
+    """Normalised cross-correlation over shifts of the `axes`, summed over all others; -1 where too little overlaps.
+
+    Index s of each axis (wrapping: negative shifts from the end) compares first[i + s] with second[i].
+    """
+    size = [2 * first.shape[a] for a in axes]
+    rest = tuple(a for a in range(first.ndim) if a not in axes)
+
+    def forward(values: Double) -> npt.NDArray[np.complex128]:
+        return np.asarray(np.fft.rfftn(values, size, axes))
+
+    def cross(a: npt.NDArray[np.complex128], b: npt.NDArray[np.complex128]) -> Double:
+        return np.asarray(np.fft.irfftn((a * b.conj()).sum(rest) if rest else a * b.conj(), size))
+
+    one, two = masks[0].astype(np.float64), masks[1].astype(np.float64)
+    a, b = first * one, second * two
+    m1, m2, f1, f2 = forward(one), forward(two), forward(a), forward(b)
+    count = np.maximum(cross(m1, m2), 1e-9)
+    sum1, sum2 = cross(f1, m2), cross(m1, f2)
+    top = cross(f1, f2) - sum1 * sum2 / count
+    power = (cross(forward(a * a), m2) - sum1**2 / count) * (cross(m1, forward(b * b)) - sum2**2 / count)
+    enough = count > OVERLAP * min(one.sum(), two.sum())
+    floor = 1e-6 * max(float(power.max()), 1e-9)
+    return np.where(enough & (power > floor), top / np.sqrt(np.maximum(power, floor)), -1.0)
+
+
+def peak(scores: Double, reach: tuple[int, ...]) -> tuple[Double, float]:
+    """The shift (not whole) of the highest score within +-reach of each axis, and that score."""
+    for axis, limit in enumerate(reach):
+        scores = np.take(scores, range(-limit, limit + 1), axis, mode="wrap")
+    place = np.unravel_index(int(scores.argmax()), scores.shape)
+    best, shift = float(scores[place]), []
+    for axis, (at, limit) in enumerate(zip(place, reach, strict=True)):
+        line = np.take(scores.swapaxes(0, axis), range(len(scores.swapaxes(0, axis))), 0)
+        others = tuple(p for i, p in enumerate(place) if i != axis)
+        values = line[(slice(None), *others)] if others else line
+        offset = 0.0
+        if 0 < at < 2 * limit and values[at - 1] > -1 and values[at + 1] > -1:
+            bend = values[at - 1] - 2 * values[at] + values[at + 1]
+            offset = 0.5 * (values[at - 1] - values[at + 1]) / bend if bend < 0 else 0.0
+        shift.append(int(at) - limit + offset)
+    return np.array(shift), best
+
+
+def yaw_per_tick(frames: Pixels, camera: Camera, pitch: npt.ArrayLike) -> Double:
+    """Measured yaw in degrees of every tick (T - 1,), + is right; NaN where the pictures show too little.
+
+    frames uint8 (T, Y, X, 3), pitch (T,) in degrees.
+    """
+    view = View.of(camera, frames)
+    strips = [panorama(f, view, float(p)) for f, p in zip(frames, np.asarray(pitch), strict=True)]
+    degrees = view.hfov / ANGLES
+    reach = (round(min(MAX_YAW, 0.6 * view.hfov) / degrees),)
+    found = []
+    for (before, shown), (after, seen) in zip(strips[:-1], strips[1:], strict=True):
+        shift, score = peak(masked_correlation(before, after, (shown, seen), (1,)), reach)
+        found.append(shift[0] * degrees if score > SURE else np.nan)
+    return np.array(found)
+
+
+def from_above(picture: Pixels, view: View, pitch: float, yaw: float = 0.0) -> tuple[Double, Mask]:
+    """The floor from above, (G, H, 3) in CELL eye heights, seen by a camera turned by `yaw` degrees, and its mask."""
+    ahead = np.arange(FORWARD[0], FORWARD[1], CELL)
+    across = np.arange(-RIGHT, RIGHT, CELL)
+    z, x = np.meshgrid(ahead, across, indexing="ij")
+    sin, cos = math.sin(math.radians(yaw)), math.cos(math.radians(yaw))
+    z, x = z * cos - x * sin, z * sin + x * cos
+    near = np.maximum(z, 0.1)
+    rows, columns = view.horizon(pitch) + view.tall / near, view.focal * x / near + view.width / 2
+    seen = (z > 0.5) & (rows < view.height - 0.5) & (columns > 0.5) & (columns < view.width - 0.5)
+    return sample(picture.astype(np.float64), rows, columns), np.asarray(seen)
+
+
+def walk(frames: Pixels, camera: Camera, pitch: npt.ArrayLike, yaw: npt.ArrayLike, lag: int = 4) -> Double:
+    """Measured motion over the floor from frame k to k + lag: (T - lag, 2) forward and right, in eye heights.
+
+    frames uint8 (T, Y, X, 3); pitch (T,) and the yaw of each tick (T - 1,) in degrees. NaN where nothing is certain.
+    """
+    view, pitches = View.of(camera, frames), np.asarray(pitch, np.float64)
+    heading = np.concatenate([[0.0], np.cumsum(np.nan_to_num(np.asarray(yaw, np.float64)))])
+    reach, found = (round(MAX_WALK / CELL),) * 2, []
+    for k in range(len(frames) - lag):
+        before, shown = from_above(frames[k], view, pitches[k], heading[k + lag] - heading[k])
+        after, seen = from_above(frames[k + lag], view, pitches[k + lag])
+        both = tuple(np.repeat(m[..., None], 3, 2) for m in (shown, seen))
+        shift, score = peak(masked_correlation(before, after, (both[0], both[1]), (0, 1)), reach)
+        found.append(shift * CELL if score > SURE else np.full(2, np.nan))
+    return np.array(found).reshape(-1, 2)

@@ -1,0 +1,276 @@
+"""Farstep's command table. Every command imports what it needs when it is called.
+
+    python run.py                      open the window
+    python run.py COMMAND --help       what a command takes
+
+Does not know how anything is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from controls.errors import UserError
+
+Command = Callable[[argparse.Namespace], int]
+STAGES = ("tokenizer", "latents", "adaptation", "consistency", "all")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; exit code 2 and one sentence on bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0].startswith("-") and words[0] not in ("-h", "--help"):
+        words.insert(0, "play")
+    try:
+        args = parser_for(words[0]).parse_args(words)
+        command: Command = args.command
+        return command(args)
+    except UserError as error:
+        print(f"farstep: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("farstep: stopped.", file=sys.stderr)
+        return 130
+
+
+def parser_for(chosen: str) -> argparse.ArgumentParser:
+    """The whole command line; only the chosen command's own arguments are filled in (imports are lazy)."""
+    parser = argparse.ArgumentParser(prog="run.py", description="Walk through worlds that a neural network generates.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (about, fill, command) in COMMANDS.items():
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command)
+        if name == chosen:
+            fill(sub)
+    return parser
+
+
+def write_json(path: Path | None, report: dict[str, Any]) -> None:
+    """Print a report, and write it when a path is given."""
+    text = json.dumps(report, indent=1)
+    print(text)
+    if path is not None:
+        from controls.bindings import write_atomic
+
+        write_atomic(path, text)
+
+
+# --- play -----------------------------------------------------------------------------------------------------------
+def fill_play(parser: argparse.ArgumentParser) -> None:
+    from app.main import add_arguments
+
+    add_arguments(parser)
+
+
+def play(args: argparse.Namespace) -> int:
+    from app.main import play as run
+
+    return run(args)
+
+
+# --- worlds, collect ------------------------------------------------------------------------------------------------
+def fill_worlds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["halls", "scene"], help="build the Halls maps, or cut a scene out of a data set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--maps", type=int, default=24, help="how many maps (halls)")
+    parser.add_argument("--out", type=Path, required=True, help="the PK3 file, or the folder of scenes")
+    parser.add_argument("--data", type=Path, help="data set to cut the scene from (scene)")
+    parser.add_argument("--clip", type=int, default=0)
+    parser.add_argument("--frame", type=int, default=0)
+    parser.add_argument("--name", default="", help="folder name of the scene")
+    parser.add_argument("--title", default="")
+    parser.add_argument("--caption", default="")
+
+
+def worlds(args: argparse.Namespace) -> int:
+    if args.what == "halls":
+        from generator.data.halls.pk3 import build
+
+        if not 1 <= args.maps <= 99:
+            raise UserError(f"--maps {args.maps} is not between 1 and 99; choose how many maps to build.")
+        infos = build(args.seed, args.maps, args.out)
+        print(f"{args.out}: {len(infos)} maps, themes {', '.join(sorted({info.theme for info in infos}))}")
+        return 0
+    from generator.data.clips import Dataset
+    from generator.data.scenes import export_scene
+
+    if args.data is None or not args.name:
+        raise UserError("A scene needs --data DIR and --name NAME; add them.")
+    folder = export_scene(
+        Dataset.open(args.data), args.clip, args.frame, args.name, args.title or args.name, args.caption, args.out
+    )
+    print(folder)
+    return 0
+
+
+def fill_collect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--world", choices=["halls", "freedoom"], default="halls")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--frames", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--maps", help="0-23 for halls, E1M1,MAP04 for freedoom")
+    parser.add_argument("--workers", type=int, default=1)
+
+
+def collect(args: argparse.Namespace) -> int:
+    from generator.data.collect import collect as run
+
+    write_json(None, run(args.world, args.out, args.frames, args.seed, args.maps, args.workers))
+    return 0
+
+
+# --- train ----------------------------------------------------------------------------------------------------------
+def fill_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--preset", default="pocket")
+    parser.add_argument("--run", type=Path, help="folder of this run (default runs/STAGE)")
+    parser.add_argument("--data", type=Path, default=Path("runs/data/halls"), help="recorded clips")
+    parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="encoded clips")
+    parser.add_argument("--tokenizer", type=Path, default=Path("runs/tokenizer"), help="the tokenizer's run")
+    parser.add_argument("--start", default="", help="weights to begin from")
+    parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after this much work")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--hours", type=float, default=0.0, help="all: time for every stage together")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+
+
+def train(args: argparse.Namespace) -> int:
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.stage == "all":
+        return train_all(args)
+    train_stage(args, args.stage, args.run or Path("runs") / args.stage, args.minutes, args.steps, args.start, args.set)
+    return 0
+
+
+def train_all(args: argparse.Namespace) -> int:
+    """Every stage in turn within --hours; shares measured on two CPU cores (LOG.md)."""
+    if args.hours <= 0:
+        raise UserError(f"--hours {args.hours} leaves no time; give the hours that all stages may take together.")
+    root = args.run or Path("runs") / f"all-{args.preset}"
+    args.tokenizer, args.latents = root / "tokenizer", root / "latents"
+    minutes = 60 * args.hours
+    train_stage(args, "tokenizer", root / "tokenizer", 0.35 * minutes)
+    train_stage(args, "latents", root / "latents", 0)
+    train_stage(args, "adaptation", root / "adaptation", 0.4 * minutes)
+    start = str(root / "adaptation" / "snapshot")
+    train_stage(args, "consistency", root / "consistency", 0.2 * minutes, start=start)
+    print(f"The world is in {root / 'consistency' / 'snapshot'}; play it with run.py play --weights.")
+    return 0
+
+
+def train_stage(
+    args: argparse.Namespace,
+    stage: str,
+    folder: Path,
+    minutes: float,
+    steps: int = 0,
+    start: str = "",
+    settings: Sequence[str] = (),
+) -> None:
+    """One stage with the command's settings; fields that a stage does not have are left out."""
+    if stage == "latents":
+        from generator.data.latents import encode_dataset
+        from generator.training.tokenizer import load_tokenizer
+
+        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents)
+        return
+    config_class, run = stage_of(stage)
+    values = {
+        "data": str(args.data),
+        "latents": str(args.latents),
+        "tokenizer": str(args.tokenizer),
+        "preset": args.preset,
+        "minutes": minutes,
+        "steps": steps,
+        "start": start,
+    }
+    known = get_type_hints(config_class)
+    config = config_class(**{k: v for k, v in values.items() if k in known})
+    from generator.config import override
+
+    run(override(config, settings, stage), folder)
+
+
+def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
+    """The settings class and the train function of a stage."""
+    if stage == "tokenizer":
+        from generator.training import tokenizer
+
+        return tokenizer.TokenizerTraining, tokenizer.train
+    if stage == "adaptation":
+        from generator.training import adaptation
+
+        return adaptation.AdaptationTraining, adaptation.train
+    from generator.training import consistency
+
+    return consistency.ConsistencyTraining, consistency.train
+
+
+# --- evaluate, benchmark, doctor ------------------------------------------------------------------------------------
+def fill_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--clips", type=int, default=16, help="held-out clips to use")
+    parser.add_argument("--split", default="held_seed", help="held_seed, held_map or train")
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from generator.evaluation.report import evaluate as run
+
+    write_json(args.json, run(args.weights, args.data, args.clips, args.split))
+    return 0
+
+
+def fill_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="pocket")
+    parser.add_argument("--weights", type=Path, help="time these weights (default: random ones of the preset)")
+    parser.add_argument("--backend", default="auto", help="a backend, or 'all'")
+    parser.add_argument("--frames", type=int, default=120, help="latent frames to time")
+    parser.add_argument("--far", type=int, default=0, help="also time the steps before this latent frame")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    from generator.evaluation.latency import benchmark as run
+
+    write_json(args.json, run(args.preset, args.weights, args.backend, args.frames, args.far, args.threads))
+    return 0
+
+
+def fill_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, default=Path("assets/weights/pocket"))
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from generator.evaluation.doctor import examine
+
+    for line in examine(args.weights, args.threads):
+        print(line)
+    return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Command]] = {
+    "play": ("walk through a world, in a window or headless", fill_play, play),
+    "worlds": ("build the Halls maps, or cut a scene out of recorded clips", fill_worlds, worlds),
+    "collect": ("record clips of a world with the explorer", fill_collect, collect),
+    "train": ("train a stage, or all of them", fill_train, train),
+    "evaluate": ("measure a world on held-out clips", fill_evaluate, evaluate),
+    "benchmark": ("time a world on this machine", fill_benchmark, benchmark),
+    "doctor": ("say what this machine has and what would run", fill_doctor, doctor),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The window on SDL's dummy driver: letterbox, contrast, menu, and a whole visit with the fake world."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pygame
+import pytest
+from fake_world import make_door
+
+from app import main, program, widgets, window
+from app.screens.commands import Change, Pick, PickPicture, Quit, Restart, Resume, ToMenu
+from app.screens.menu import MenuScreen
+from app.screens.pause import PauseScreen
+from app.screens.play import PlayScreen
+from app.settings import Settings, load_settings, save_settings
+from app.window import Window, letterbox
+from controls.bindings import load_bindings
+from controls.errors import UserError
+
+Key = Callable[[int], pygame.event.Event]
+
+
+def key(code: int, mod: int = 0) -> pygame.event.Event:
+    return pygame.event.Event(pygame.KEYDOWN, key=code, mod=mod)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Window]:
+    monkeypatch.setenv("FARSTEP_HOME", str(tmp_path / "home"))
+    one = Window("test")
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("room", "scaling", "wanted"),
+    [
+        ((1280, 800), "integer", (0, 0, 1280, 800)),
+        ((1920, 1080), "integer", (192, 60, 1536, 960)),
+        ((1920, 1080), "smooth", (96, 0, 1728, 1080)),
+        ((200, 900), "integer", (0, 387, 200, 125)),
+        ((700, 900), "smooth", (0, 231, 700, 438)),
+    ],
+)
+def test_letterbox(room: tuple[int, int], scaling: str, wanted: tuple[int, int, int, int]) -> None:
+    assert tuple(letterbox((256, 160), room, scaling)) == wanted
+
+
+def test_integer_scaling_repeats_pixels_exactly(opened: Window) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (160, 256, 3), np.uint8)
+    opened.draw_frame(frame, "integer")
+    drawn = pygame.surfarray.array3d(opened.surface).swapaxes(0, 1)
+    assert np.array_equal(drawn, frame.repeat(5, axis=0).repeat(5, axis=1))
+
+
+def test_text_keeps_its_contrast() -> None:
+    for ground in (widgets.GROUND, widgets.PANEL):
+        for colour in (widgets.TEXT, widgets.QUIET, widgets.ACCENT, widgets.WARNING):
+            assert widgets.contrast(colour, ground) >= 4.5
+    assert widgets.contrast((255, 255, 255), (0, 0, 0)) == pytest.approx(21)
+
+
+def make_menu(tmp_path: Path, count: int = 7) -> MenuScreen:
+    door = make_door(tmp_path, count)
+    return MenuScreen(door.list_scenes(), lambda s: door.load_picture(s.picture, (256, 160)), lambda: "Ready")
+
+
+def test_menu_navigation(opened: Window, tmp_path: Path) -> None:
+    menu = make_menu(tmp_path)
+    menu.update()
+    menu.draw(opened.surface)
+    plain = pygame.surfarray.array3d(opened.surface)
+    for code, wanted in [
+        (pygame.K_RIGHT, 1), (pygame.K_DOWN, 5), (pygame.K_RIGHT, 6), (pygame.K_RIGHT, 6), (pygame.K_UP, 2),
+        (pygame.K_UP, 2), (pygame.K_END, 6), (pygame.K_HOME, 0), (pygame.K_LEFT, 0), (pygame.K_TAB, 1),
+    ]:  # fmt: skip
+        assert menu.handle(key(code)) is None
+        assert menu.focus == wanted
+    menu.draw(opened.surface)
+    assert not np.array_equal(plain, pygame.surfarray.array3d(opened.surface)), "the focus shows"
+    assert menu.handle(key(pygame.K_RETURN)) == Pick(menu.scenes[1])
+    assert menu.handle(key(pygame.K_ESCAPE)) == Quit()
+    where = menu._rects[4].center
+    menu.handle(pygame.event.Event(pygame.MOUSEMOTION, pos=where, rel=(0, 0), buttons=(0, 0, 0)))
+    assert menu.focus == 4
+    click = pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=where)
+    assert menu.handle(click) == Pick(menu.scenes[4])
+    assert menu.handle(pygame.event.Event(pygame.DROPFILE, file="a.png")) == PickPicture(Path("a.png"))
+
+
+@pytest.mark.parametrize("size", [(480, 300), (900, 500), (2560, 1440)])
+def test_the_focused_scene_is_always_in_sight(opened: Window, tmp_path: Path, size: tuple[int, int]) -> None:
+    menu = make_menu(tmp_path)
+    surface = pygame.Surface(size)
+    for focus in range(7):
+        menu.focus = focus
+        menu.draw(surface)
+        rect = menu._rects[focus]
+        assert rect.centery > 0
+        assert rect.bottom <= size[1]
+
+
+def test_an_empty_menu_draws(opened: Window, tmp_path: Path) -> None:
+    menu = make_menu(tmp_path, 0)
+    menu.draw(opened.surface)
+    assert menu.handle(key(pygame.K_RETURN)) is None
+
+
+def test_pause_menu(opened: Window) -> None:
+    pause = PauseScreen(Settings(), lambda surface: None)
+    pause.draw(opened.surface)
+    assert pause.handle(key(pygame.K_RETURN)) == Resume()
+    assert pause.handle(key(pygame.K_h)) == Restart()
+    pause.focus = 2
+    assert pause.handle(key(pygame.K_LEFT)) == Change("sensitivity", pytest.approx(0.12 / 1.15, abs=1e-3))
+    pause.focus = 4
+    assert pause.handle(key(pygame.K_RIGHT)) == Change("scaling", "integer")
+    pause.focus = 6
+    assert pause.handle(key(pygame.K_RETURN)) == ToMenu()
+    pause.handle(key(pygame.K_DOWN))
+    assert pause.handle(key(pygame.K_RETURN)) == Quit()
+
+
+class Visit:
+    def __init__(self, opened: Window, tmp_path: Path, *words: str) -> None:
+        parser = ArgumentParser()
+        main.add_arguments(parser)
+        door = make_door(tmp_path)
+        bindings = load_bindings(reserved=program.WINDOW_KEYS)
+        args = parser.parse_args(list(words))
+        self.program = program.Program(args, door, opened, Settings(), bindings, door.list_scenes())
+
+    def until(self, found: Callable[[], bool], seconds: float = 15) -> None:
+        end = time.perf_counter() + seconds
+        while not found():
+            assert time.perf_counter() < end, f"still {type(self.program.screen).__name__}"
+            self.program.turn()
+
+    def on(self, kind: type) -> Callable[[], bool]:
+        return lambda: isinstance(self.program.screen, kind)
+
+    def press(self, code: int) -> None:
+        pygame.event.post(key(code))
+
+
+@pytest.fixture
+def visit(opened: Window, tmp_path: Path) -> Iterator[Visit]:
+    one = Visit(opened, tmp_path)
+    yield one
+    one.program.generator.close()
+
+
+def test_a_whole_visit(visit: Visit) -> None:
+    one = visit.program
+    visit.press(pygame.K_RIGHT)
+    visit.press(pygame.K_RETURN)
+    visit.until(visit.on(PlayScreen))
+    session = one.session
+    assert session is not None
+    visit.press(pygame.K_w)
+    visit.press(pygame.K_F3)
+    visit.until(lambda: session.figures.frames > 12)
+    assert session.last_action is not None
+    assert session.last_action.keys[:, 0].all(), "W walks forward"
+    visit.press(pygame.K_ESCAPE)
+    visit.until(visit.on(PauseScreen))
+    assert session.paused
+    assert not pygame.event.get_grab()
+    visit.press(pygame.K_ESCAPE)
+    visit.until(visit.on(PlayScreen))
+    assert not session.paused
+    visit.press(pygame.K_h)
+    visit.until(lambda: session.frame_index <= 1)
+    visit.until(lambda: session.frame_index >= 2)
+    visit.press(pygame.K_F11)
+    visit.until(lambda: one.window.fullscreen)
+    visit.press(pygame.K_F11)
+    visit.until(lambda: not one.window.fullscreen)
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    visit.until(lambda: not one.running)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_killed_generator_leads_to_the_menu_and_can_be_started_again(visit: Visit, paused: bool) -> None:
+    visit.press(pygame.K_RETURN)
+    visit.until(visit.on(PlayScreen))
+    if paused:
+        visit.press(pygame.K_ESCAPE)
+        visit.until(visit.on(PauseScreen))
+    assert visit.program.generator.pid is not None
+    os.kill(visit.program.generator.pid, 9)
+    visit.until(visit.on(MenuScreen), 5)
+    assert "signal 9" in visit.program.menu.notice
+    visit.press(pygame.K_RETURN)
+    visit.until(visit.on(PlayScreen))
+
+
+def test_a_bad_picture_is_a_notice_not_a_crash(visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    pygame.event.post(pygame.event.Event(pygame.DROPFILE, file=str(tmp_path / "bad.png")))
+    visit.until(lambda: "not a readable picture" in visit.program.menu.notice)
+    assert isinstance(visit.program.screen, MenuScreen)
+
+
+def test_a_stalled_generator_leaves_the_window_alive_and_is_replaced(opened: Window, tmp_path: Path) -> None:
+    visit = Visit(opened, tmp_path, "--backend", "stall")
+    visit.press(pygame.K_RETURN)
+    visit.until(visit.on(PlayScreen))
+    pid = visit.program.generator.pid
+    play = visit.program.screen
+    assert isinstance(play, PlayScreen)
+    visit.until(lambda: play.stalled)
+    turns = [time.perf_counter()]
+    for _ in range(10):
+        visit.program.turn()
+        turns.append(time.perf_counter())
+    assert max(np.diff(turns)) < 0.2
+    visit.press(pygame.K_ESCAPE)
+    visit.until(visit.on(PauseScreen))
+    visit.program.carry_out(ToMenu())
+    assert visit.program.generator.pid != pid
+    visit.program.generator.close(patience=0.1)
+
+
+def test_losing_focus_pauses(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pygame.key, "get_focused", lambda: False)
+    visit.press(pygame.K_RETURN)
+    visit.until(visit.on(PlayScreen))
+    pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    visit.until(visit.on(PauseScreen))
+
+
+def test_no_display_and_the_wrong_pygame_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="no display"):
+        Window("test")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
+    with pytest.raises(UserError, match="Could not open a window"):
+        Window("test")
+    monkeypatch.setattr(window.pygame, "IS_CE", 0, raising=False)
+    with pytest.raises(UserError, match="pip install pygame-ce"):
+        Window("test")
+
+
+def test_settings_round_trip_and_refuse_nonsense(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    assert load_settings(path) == Settings()
+    chosen = Settings(sensitivity=0.2, invert=True, scaling="integer")
+    assert save_settings(chosen, path)
+    assert load_settings(path) == chosen
+    for words, said in (
+        ("scaling: blurry", "blurry"),
+        ("volume: 7", "from 0"),
+        ("invert: 3", "invert"),
+        ("a: 1", "'a'"),
+    ):
+        path.write_text(words)
+        with pytest.raises(UserError, match=said):
+            load_settings(path)

@@ -1,0 +1,165 @@
+"""What many tests share: one thread, tiny networks, a tiny data set of moving pictures, and a tiny world on disk."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from controls.action import ActionSpec
+from generator.checkpoint import WorldConfig, save_weights
+from generator.config import PRESETS, build
+from generator.data.latents import encode_dataset
+from generator.model.dit import CausalDiT, DiTConfig
+from generator.tokenizer.vae import PRESETS as TOKENIZERS
+from generator.tokenizer.vae import VideoVAE
+from generator.training.helpers import save_tensors
+
+SIZE, HFOV, FRAMES = (64, 64), 90.0, 69
+SPLITS = ("train", "train", "held_map", "held_seed")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def still_one_thread():
+    """Backends set the number of threads; every test begins with one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_dit():
+    """A function that builds a tiny CausalDiT in float32, its weights shaken so that every part has a say."""
+
+    def make(seed: int = 0, **changes) -> CausalDiT:
+        sizes = {**PRESETS["debug"]["dit"], "window": 3, **changes}
+        torch.manual_seed(seed)
+        dit = CausalDiT(build(DiTConfig, sizes, "dit")).eval()
+        shake = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in dit.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=shake))
+        return dit
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_inputs():
+    """A function that draws the inputs of a clip for a CausalDiT: noisy, recycled, t, actions, rays."""
+
+    def make(dit: CausalDiT, frames: int, batch: int = 1, seed: int = 0) -> list[torch.Tensor]:
+        c, g = dit.config, torch.Generator().manual_seed(seed)
+        grid = (batch, frames, c.latent_channels, c.height, c.width)
+        return [
+            torch.randn(grid, generator=g),
+            torch.randn(grid, generator=g),
+            torch.rand(batch, generator=g),
+            torch.randn(batch, frames, c.ticks, c.action_fields, generator=g),
+            torch.randn(batch, frames, c.ray_channels, c.height, c.width, generator=g),
+        ]
+
+    return make
+
+
+def moving_pictures(clip: int, frames: int) -> np.ndarray:
+    """uint8 (T, Y, X, 3): a coloured gradient that slides, in another colour for every clip."""
+    width, height = SIZE
+    t, y, x = np.mgrid[:frames, :height, :width]
+    return np.stack([x * 3 + 4 * t, y * 3 + 50 * clip, (x + y) * 2 + t], -1).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def data_set(tmp_path_factory):
+    """A tiny data set in the format on disk, with every split."""
+    folder = tmp_path_factory.mktemp("data_set")
+    (folder / "clips").mkdir()
+    spec, entries = ActionSpec(), []
+    for index, split in enumerate(SPLITS):
+        rng, blobs = np.random.default_rng(index), []
+        for picture in moving_pictures(index, FRAMES):
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
+            blobs.append(buffer.getvalue())
+        keys = rng.integers(0, 2, (FRAMES, len(spec.keys))).astype(np.uint8)
+        look = rng.normal(0, 2, (FRAMES, 2)).astype(np.float32)
+        keys[0], look[0] = 0, 0
+        np.savez(
+            folder / "clips" / f"{index:06d}.npz",
+            jpeg=np.frombuffer(b"".join(blobs), np.uint8),
+            offsets=np.cumsum([0, *map(len, blobs)], dtype=np.int64),
+            keys=keys,
+            look=look,
+            pose=np.zeros((FRAMES, 5), np.float32),
+        )
+        entry = {"file": f"clips/{index:06d}.npz", "frames": FRAMES, "map": "M", "map_seed": 0, "theme": "t"}
+        entries.append({**entry, "clip_seed": index, "split": split})
+    meta = {"format": 1, "world": "test", "width": SIZE[0], "height": SIZE[1], "fps": 24, "hfov": HFOV, "seed": 0}
+    meta |= {"action_spec": spec.to_dict(), "clips": entries}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vae() -> VideoVAE:
+    """The debug tokenizer with random weights that survive bfloat16, normalising as a trained one would."""
+    torch.manual_seed(1)
+    vae = VideoVAE(TOKENIZERS["debug"]).eval().requires_grad_(False)
+    video = torch.from_numpy(moving_pictures(0, 21)).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+    mean = vae.encode(video)[0]
+    vae.shift.copy_(mean.mean((0, 1, 3, 4)))
+    vae.scale.copy_(1 / mean.std((0, 1, 3, 4)).clamp_min(1e-3))
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return vae
+
+
+@pytest.fixture(scope="session")
+def tokenizer_run(tiny_vae, tmp_path_factory):
+    """A folder as the tokenizer stage leaves it."""
+    folder = tmp_path_factory.mktemp("tokenizer_run")
+    meta = {"kind": "tokenizer", "config": tiny_vae.config.to_dict(), "step": 0}
+    save_tensors(folder / "tokenizer.safetensors", tiny_vae.state_dict(), meta)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def latents(tiny_vae, data_set, tmp_path_factory):
+    """The data set, encoded."""
+    folder = tmp_path_factory.mktemp("latents")
+    encode_dataset(tiny_vae, data_set, folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_world(tiny_vae, make_dit, tmp_path_factory):
+    """A function that writes a tiny world's weights folder."""
+
+    def make(seed: int = 0, **changes):
+        dit = make_dit(seed, **changes)
+        folder = tmp_path_factory.mktemp("world")
+        config = WorldConfig(
+            "debug", SIZE, HFOV, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec()
+        )  # fmt: skip
+        save_weights(folder, config, tiny_vae, dit.state_dict())
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def world_folder(make_world):
+    """The weights folder of one tiny world."""
+    return make_world()
+
+
+@pytest.fixture(scope="session")
+def first_picture() -> np.ndarray:
+    """A first frame of the tiny world's size."""
+    return moving_pictures(3, 1)[0]

@@ -1,0 +1,118 @@
+"""The explorer in a mock world without an engine: it goes places, smoothly, exactly and reproducibly."""
+
+import math
+
+import numpy as np
+import pytest
+
+from controls.action import KEYS
+from generator.data.engine import LOOK_STEP, Pose, quantise
+from generator.data.explorer import PITCH_HIGH, PITCH_LOW, Explorer, bearing, smooth, wrap
+from generator.data.navigation import WalkGrid
+
+KEY = {name: i for i, name in enumerate(KEYS)}
+
+
+def room() -> WalkGrid:
+    """Two halls of 40 x 30 cells joined by a gap."""
+    cells = np.zeros((42, 62), bool)
+    cells[1:41, 1:30] = cells[1:41, 32:61] = cells[18:24, 29:33] = True
+    return WalkGrid(cells, np.zeros(cells.shape, np.int16))
+
+
+def play(seed: int, ticks: int = 1500):
+    """Walk with friction and walls: keys (T, K), look (T, 2), poses (T, 5)."""
+    grid = room()
+    explorer = Explorer(grid, np.random.default_rng(seed))
+    (x, y), yaw = explorer.spawn()
+    pose = Pose(x, y, 41.0, yaw % 360, 0.0)
+    speed = np.zeros(2)
+    rows = []
+    for _ in range(ticks):
+        keys, look = explorer.tick(pose)
+        ahead = keys[KEY["forward"]] * 1.0 - keys[KEY["backward"]]
+        side = keys[KEY["right"]] * 1.0 - keys[KEY["left"]]
+        yaw, pitch = (pose.yaw + look[0]) % 360, pose.pitch + look[1]
+        a = math.radians(-yaw)
+        push = (2.0 if keys[KEY["run"]] else 1.0) * np.array(
+            [ahead * math.cos(a) + side * math.sin(a), ahead * math.sin(a) - side * math.cos(a)]
+        )
+        speed = 0.9 * speed + 0.6 * push
+        there = (pose.x + speed[0], pose.y + speed[1])
+        if not grid.is_open(grid.cell_at(*there)):
+            speed[:] = 0
+            there = (pose.x, pose.y)
+        pose = Pose(*there, 41.0, yaw, pitch)
+        rows.append((keys, look, pose.row()))
+    keys, look, poses = zip(*rows, strict=True)
+    return np.array(keys), np.array(look), np.array(poses)
+
+
+def test_same_seed_same_walk():
+    for a, b in zip(play(3, 300), play(3, 300), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(play(3, 300)[0], play(4, 300)[0])
+
+
+@pytest.fixture(scope="module")
+def walks():
+    return [play(seed) for seed in range(6)]
+
+
+def test_it_goes_places(walks):
+    for _, _, poses in walks:
+        assert np.ptp(poses[:, :2], axis=0).max() > 500
+    assert any(poses[:, 0].min() < 28 * 32 and poses[:, 0].max() > 34 * 32 for _, _, poses in walks)
+
+
+def test_it_does_what_people_do(walks):
+    keys = np.concatenate([k for k, _, _ in walks]).astype(bool)
+    look = np.concatenate([v for _, v, _ in walks])
+    moving = keys[:, :4].any(1)
+    assert 0.35 < keys[:, KEY["forward"]].mean() < 0.9
+    assert 0.1 < (~moving).mean() < 0.6
+    assert keys[moving, KEY["run"]].mean() > 0.4
+    for name in ("backward", "left", "right", "jump"):
+        assert 0.003 < keys[:, KEY[name]].mean() < 0.2, name
+    assert not keys[:, KEY["attack"]].any() and not keys[:, KEY["use"]].any()
+    turn = np.abs(look[:, 0])
+    assert np.median(turn) < 3
+    assert 3 < np.percentile(turn, 98) <= 11
+    assert turn.max() < 13
+    assert (turn == 0).mean() > 0.03
+
+
+def test_pitch_stays_in_bounds_and_near_level(walks):
+    pitch = np.concatenate([p[:, 4] for _, _, p in walks])
+    assert pitch.min() >= PITCH_LOW - LOOK_STEP
+    assert pitch.max() <= PITCH_HIGH + LOOK_STEP
+    assert np.abs(np.median(pitch)) < 5
+    assert (np.abs(pitch) < 10).mean() > 0.7
+
+
+def test_looks_are_whole_engine_steps_and_smooth(walks):
+    look = np.concatenate([v for _, v, _ in walks])
+    np.testing.assert_allclose(quantise(look), look, atol=1e-5)
+    for _, v, _ in walks:
+        assert np.percentile(np.abs(np.diff(v[:, 0])), 95) < 3
+
+
+def test_it_keeps_off_walls(walks):
+    grid = room()
+    near = [grid.clearance[grid.cell_at(x, y)] < 2 for _, _, p in walks for x, y in p[:, :2]]
+    assert np.mean(near) < 0.15
+
+
+def test_smoothing_keeps_ends_and_rounds_corners():
+    corner = np.array([(0.0, 32.0 * i) for i in range(10)] + [(32.0 * i, 288.0) for i in range(1, 10)])
+    path = smooth(corner)
+    np.testing.assert_array_equal(path[[0, -1]], corner[[0, -1]])
+    assert np.hypot(*(path - (0, 288)).T).min() > 10
+    turns = np.abs(np.diff(np.unwrap(np.arctan2(*np.diff(path, axis=0).T))))
+    assert turns.max() < math.radians(25)
+
+
+def test_angles():
+    assert wrap(350) == -10
+    assert wrap(-190) == 170
+    assert bearing((0, 0), (0, 5)) == -90  # north is left of east

@@ -1,0 +1,99 @@
+"""The world Halls: same bytes for a seed, joined maps, sound palette, and an engine that loads it."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from generator.data.halls.maps import draw_map, reachable
+from generator.data.halls.palette import THEMES, colormap, colours, index, playpal
+from generator.data.halls.pk3 import build, map_infos
+from generator.data.halls.textures import draw, png
+from generator.data.halls.udmf import MapWriter
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        build(seed, 2, tmp_path / name)
+    first, again, other = ((tmp_path / name).read_bytes() for name in "abc")
+    assert first == again
+    assert first != other
+
+
+def test_a_map_depends_on_world_seed_and_number_only(tmp_path: Path) -> None:
+    build(3, 3, tmp_path / "all")
+    build(3, 1, tmp_path / "one", first=2)
+    with zipfile.ZipFile(tmp_path / "all") as a, zipfile.ZipFile(tmp_path / "one") as b:
+        assert a.read("maps/MAP03.wad") == b.read("maps/MAP03.wad")
+    alone = map_infos(3, 1, first=2)[0]
+    assert alone.name == "MAP03"
+    assert np.array_equal(alone.grid, map_infos(3, 3)[2].grid)
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_every_walkable_cell_is_joined_to_the_start(number: int) -> None:
+    _, theme, info = draw_map(5, number)
+    assert info.theme == THEMES[theme].name
+    start = (info.start[1] // info.cell, info.start[0] // info.cell)
+    assert info.grid[start]
+    assert np.array_equal(reachable(info.grid, info.floor, start), info.grid)
+    assert info.grid.sum() > 2500
+    assert info.grid.dtype == bool and info.floor.dtype == np.int16
+
+
+def test_lines_name_existing_sides_and_sectors() -> None:
+    canvas, theme, info = draw_map(5, 1)
+    writer = MapWriter(canvas, theme)
+    text = writer.write(info.start, info.start_angle)
+    assert text.count("linedef {") == len(writer.lines)
+    assert writer.grid.max() == len(writer.sectors) - 1
+    heights = np.array([ceil - floor for floor, ceil, *_ in writer.sectors])
+    assert heights.min() > 0  # the renderer divides by a sector's height
+
+
+def test_palette_and_colormap_have_the_engine_sizes() -> None:
+    assert colours().shape == (256, 3)
+    assert len(playpal()) == 14 * 768
+    assert len(colormap()) == 34 * 256
+    assert colormap()[:256] == bytes(range(256))
+    assert len(THEMES) >= 4
+    assert index(len(THEMES) - 1, "water", 9) <= 255
+
+
+def test_textures_have_the_height_in_their_name_and_repeat_exactly() -> None:
+    for family in "WPBCAQOSHLK":
+        picture = draw(f"T1{family}12")
+        assert picture.shape == (192, 128) and picture.dtype == np.uint8
+        assert picture.min() > 0
+    assert png(draw("F0T")) == png(draw("F0T"))
+
+
+def test_the_engine_loads_a_map_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vzd = pytest.importorskip("vizdoom", reason="needs the vizdoom package")
+    monkeypatch.chdir(tmp_path)  # the engine writes its settings where it runs
+    info = build(5, 1, tmp_path / "halls.pk3")[0]
+    game = vzd.DoomGame()
+    game.set_doom_game_path(str(Path(vzd.__file__).parent / "freedoom2.wad"))
+    game.set_doom_scenario_path(str(tmp_path / "halls.pk3"))
+    game.set_doom_config_path(str(tmp_path / "vizdoom.ini"))
+    game.set_doom_map(info.name)
+    game.set_screen_resolution(vzd.ScreenResolution.RES_320X240)
+    game.set_screen_format(vzd.ScreenFormat.RGB24)
+    game.set_render_hud(False)
+    game.set_window_visible(False)
+    game.set_available_buttons([vzd.Button.MOVE_FORWARD])
+    game.set_available_game_variables([vzd.GameVariable.POSITION_X, vzd.GameVariable.POSITION_Z])
+    game.add_game_args("-nomonsters +snd_efx 0")
+    game.init()
+    try:
+        for _ in range(12):
+            game.make_action([0])
+        state = game.get_state()
+        x, z = state.game_variables
+        assert x == info.start[0]
+        assert z == info.floor[info.start[1] // info.cell, info.start[0] // info.cell]
+        assert state.screen_buffer.mean() > 40
+        assert len(np.unique(state.screen_buffer.reshape(-1, 3), axis=0)) > 8
+    finally:
+        game.close()
