@@ -24,7 +24,7 @@ STAGES = ("tokenizer", "latents", "adaptation", "consistency", "all")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit code 2 and one sentence on bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0].startswith("-") and words[0] not in ("-h", "--help"):
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, "play")
     try:
         args = parser_for(words[0]).parse_args(words)
@@ -55,7 +55,7 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
     text = json.dumps(report, indent=1)
     print(text)
     if path is not None:
-        from controls.bindings import write_atomic
+        from controls.files import write_atomic
 
         write_atomic(path, text)
 
@@ -75,7 +75,9 @@ def play(args: argparse.Namespace) -> int:
 
 # --- worlds, collect ------------------------------------------------------------------------------------------------
 def fill_worlds(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["halls", "scene"], help="build the Halls maps, or cut a scene out of a data set")
+    parser.add_argument(
+        "what", choices=["halls", "scene"], help="build the Halls maps, or cut a scene out of a data set"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", type=int, default=24, help="how many maps (halls)")
     parser.add_argument("--out", type=Path, required=True, help="the PK3 file, or the folder of scenes")

@@ -23,8 +23,8 @@ from app.recording import FrameWriter, open_writer
 from app.session import GeneratorProcess
 from app.settings import log_path
 from controls.action import Action
-from controls.bindings import write_atomic
 from controls.errors import UserError
+from controls.files import write_atomic
 from controls.replay import ScriptedActions, open_actions
 
 LOAD_PATIENCE = 300.0  # seconds

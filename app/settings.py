@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from controls.bindings import write_atomic
 from controls.errors import UserError
+from controls.files import write_atomic
 from controls.strict_yaml import did_you_mean, load_file
 
 SCALINGS = ("smooth", "integer")

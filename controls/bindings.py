@@ -8,8 +8,6 @@ Does not know about devices, events, pixels or the window's own keys (a caller p
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ import yaml
 
 from controls.action import ActionSpec
 from controls.errors import UserError
+from controls.files import write_atomic
 from controls.strict_yaml import Document, did_you_mean, load_file
 
 FORMAT = 1
@@ -147,20 +146,3 @@ def save_bindings(bindings: Bindings, path: Path) -> None:
         "toggle": list(bindings.toggle),
     }
     write_atomic(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader sees the old file or the new one; UserError when it cannot."""
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"Cannot write {path} ({error.strerror}); choose another folder.") from error

@@ -21,8 +21,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from controls.action import Action, ActionSpec
-from controls.bindings import write_atomic
 from controls.errors import UserError
+from controls.files import write_atomic
 from controls.sampler import quantise_look
 from controls.strict_yaml import Document, did_you_mean, load_file
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from controls.action import ActionSpec
 from controls.errors import UserError
+from controls.files import write_atomic
 from generator.config import build
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.tokenizer.vae import TokenizerConfig, VideoVAE
@@ -149,31 +149,22 @@ def load_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
     return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"])
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all; UserError when the disk refuses."""
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{str(path)!r} cannot be written ({error.strerror}); free space or choose another folder."
-        ) from error
-
-
 def _digest(manifest: dict[str, Any]) -> str:
     body = {key: manifest.get(key) for key in ("format", "config", "files")}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def as_stored(tensor: Tensor) -> Tensor:
+    """A tensor as a weights folder keeps it: matrices and kernels in bf16, vectors as they are."""
+    kept = tensor.detach().cpu().contiguous()
+    return kept.to(torch.bfloat16) if kept.is_floating_point() and kept.dim() > 1 else kept
 
 
 def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
-        kept = tensor.detach().cpu().contiguous()
-        if kept.is_floating_point() and kept.dim() > 1:
-            kept = kept.to(torch.bfloat16)
+        kept = as_stored(tensor)
         count = kept.numel() * kept.element_size()
         if shards[-1] and size + count > SHARD_BYTES:
             shards.append({})

@@ -69,7 +69,7 @@ def find_scene(name: str, folder: Path | None = None) -> Scene:
 
 
 def load_picture(path: Path, size: tuple[int, int]) -> Picture:
-    """A picture as uint8 (Y, X, 3), cropped about its centre and resized to size (width, height); UserError if unreadable."""
+    """A picture as uint8 (Y, X, 3), centre-cropped and resized to size (width, height); UserError if unreadable."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:

@@ -33,7 +33,7 @@ State = dict[str, npt.NDArray[Any]]
 class World:
     """A running generator on this machine.
 
-    `backend` is a name from `runtime.select` ("auto" takes the fastest that is installed); `threads` bounds CPU threads.
+    `backend` is a name from `runtime.select` ("auto": the fastest that is installed); `threads` bounds CPU threads.
     UserError when the weights are missing or damaged or the backend is unknown.
     """
 
@@ -67,7 +67,7 @@ class World:
         return self._backend.transformer.frame_index
 
     def reset(self, picture: Pixels, seed: int) -> Pixels:
-        """Begin from a picture, uint8 (Y, X, 3) of this world's size; returns it as the network sees it, (1, Y, X, 3)."""
+        """Begin from a picture, uint8 (Y, X, 3) of this world's size; returns it as decoded, (1, Y, X, 3)."""
         from generator.runtime.encode import encode_picture
 
         width, height = self.size

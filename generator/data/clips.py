@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from controls.action import ActionSpec
 from controls.errors import UserError
+from controls.files import write_atomic
 
 FORMAT = 1
 QUALITY = 95
@@ -69,7 +70,7 @@ def write_clip(path: Path, clip: Clip) -> None:
     arrays = {name: getattr(clip, name) for name in ARRAYS}
     blob = io.BytesIO()
     np.savez(blob, **arrays, clip_seed=np.int64(clip.clip_seed))
-    write_atomically(path, blob.getvalue())
+    write_atomic(path, blob.getvalue())
 
 
 def read_clip(path: Path) -> Clip:
@@ -87,14 +88,6 @@ def read_clip(path: Path) -> Clip:
     if len(rows) != 1 or clip.offsets[-1] != len(clip.jpeg):
         raise UserError(f"The clip {str(path)!r} is damaged (its arrays disagree); {AGAIN}")
     return clip
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is either whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from controls.action import KEYS, ActionSpec
 from controls.errors import UserError
+from controls.files import write_atomic
 from generator.data.clips import (
     FORMAT,
     Clip,
     read_clip,
     to_jpeg,
-    write_atomically,
     write_clip,
 )
 from generator.data.engine import (
@@ -322,7 +322,7 @@ def collect(
 
     def save() -> None:
         text = json.dumps(_metadata(world, seed, sources, jobs, seeds), indent=1)
-        write_atomically(out / "meta.json", text.encode())
+        write_atomic(out / "meta.json", text.encode())
 
     save()
     todo = [job for job in jobs if job.index not in seeds]

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from controls.action import ActionSpec, encode_rows
 from controls.camera import Camera
 from controls.errors import UserError
-from generator.checkpoint import write_atomic
+from controls.files import write_atomic
+from generator.checkpoint import as_stored
 from generator.data.clips import Dataset
 from generator.tokenizer.vae import VideoVAE
 
@@ -34,7 +35,7 @@ ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the res
 
 @dataclass
 class Batch:
-    """One training batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W)."""
+    """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W)."""
 
     first: Tensor
     target: Tensor
@@ -52,11 +53,14 @@ class Batch:
 
 
 def tokenizer_hash(vae: VideoVAE) -> str:
-    """SHA-256 that names a tokenizer's encoder and normalisation; latents belong to exactly one."""
+    """SHA-256 that names a tokenizer's encoder and normalisation; latents belong to exactly one.
+
+    Taken of the numbers as a weights folder keeps them, so that a tokenizer and its copy in a snapshot are the same.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
         if not name.startswith("decoder."):
-            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+            digest.update(name.encode() + as_stored(tensor).float().numpy().tobytes())
     return digest.hexdigest()
 
 

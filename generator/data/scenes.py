@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from controls.errors import UserError
-from generator.data.clips import Dataset, write_atomically
+from controls.files import write_atomic
+from generator.data.clips import Dataset
 
 PICTURE = "first.png"
 
@@ -46,6 +47,6 @@ def export_scene(dataset: Dataset, clip: int, frame: int, name: str, title: str,
         allow_unicode=True,
         default_flow_style=None,
     )
-    write_atomically(folder / name / PICTURE, blob.getvalue())
-    write_atomically(folder / name / "scene.yaml", text.encode())  # last: a folder without it is not a scene
+    write_atomic(folder / name / PICTURE, blob.getvalue())
+    write_atomic(folder / name / "scene.yaml", text.encode())  # last: a folder without it is not a scene
     return folder / name

@@ -24,12 +24,13 @@ Mask = npt.NDArray[np.bool_]
 
 STRETCH = 1.2  # the engine draws heights this much taller than widths (Doom's pixels were not square)
 ANGLES = 512  # panorama columns
-SLOPES = np.linspace(-0.35, 0.35, 15)  # panorama rows: height over distance, horizon in the middle
-MAX_YAW = 20.0  # degrees per tick that the search covers
-CELL = 0.08  # bird's-eye cell in eye heights
-FORWARD = (1.4, 6.0)  # eye heights in front of the camera
+SLOPES = np.linspace(-0.4, 0.4, 15)  # panorama rows: height over distance, horizon in the middle
+MAX_YAW = 14.0  # degrees per tick that the search covers
+MIDDLE = 40.0  # degrees to each side that count: walking forward moves the middle least
+CELL = 0.06  # bird's-eye cell in eye heights
+FORWARD = (1.4, 4.0)  # eye heights in front of the camera
 RIGHT = 3.0  # eye heights to each side
-MAX_WALK = 1.6  # eye heights per `lag` that the search covers
+MAX_WALK = 0.55  # eye heights per tick that the search covers; more would mistake one floor tile for the next
 OVERLAP = 0.3  # share of the smaller picture that two views must have in common
 SURE = 0.2  # a weaker peak is no measurement
 
@@ -150,10 +151,11 @@ def yaw_per_tick(frames: Pixels, camera: Camera, pitch: npt.ArrayLike) -> Double
     view = View.of(camera, frames)
     strips = [panorama(f, view, float(p)) for f, p in zip(frames, np.asarray(pitch), strict=True)]
     degrees = view.hfov / ANGLES
-    reach = (round(min(MAX_YAW, 0.6 * view.hfov) / degrees),)
+    middle = np.abs((np.arange(ANGLES) + 0.5) / ANGLES - 0.5) * view.hfov < MIDDLE
+    reach = (round(MAX_YAW / degrees),)
     found = []
     for (before, shown), (after, seen) in zip(strips[:-1], strips[1:], strict=True):
-        shift, score = peak(masked_correlation(before, after, (shown, seen), (1,)), reach)
+        shift, score = peak(masked_correlation(before, after, (shown, seen & middle), (1,)), reach)
         found.append(shift[0] * degrees if score > SURE else np.nan)
     return np.array(found)
 
@@ -171,18 +173,18 @@ def from_above(picture: Pixels, view: View, pitch: float, yaw: float = 0.0) -> t
     return sample(picture.astype(np.float64), rows, columns), np.asarray(seen)
 
 
-def walk(frames: Pixels, camera: Camera, pitch: npt.ArrayLike, yaw: npt.ArrayLike, lag: int = 4) -> Double:
-    """Measured motion over the floor from frame k to k + lag: (T - lag, 2) forward and right, in eye heights.
+def walk_per_tick(frames: Pixels, camera: Camera, pitch: npt.ArrayLike, yaw: npt.ArrayLike) -> Double:
+    """Measured steps over the floor of every tick: (T - 1, 2) forward and right, in eye heights.
 
     frames uint8 (T, Y, X, 3); pitch (T,) and the yaw of each tick (T - 1,) in degrees. NaN where nothing is certain.
     """
     view, pitches = View.of(camera, frames), np.asarray(pitch, np.float64)
-    heading = np.concatenate([[0.0], np.cumsum(np.nan_to_num(np.asarray(yaw, np.float64)))])
+    turns = np.nan_to_num(np.asarray(yaw, np.float64))
     reach, found = (round(MAX_WALK / CELL),) * 2, []
-    for k in range(len(frames) - lag):
-        before, shown = from_above(frames[k], view, pitches[k], heading[k + lag] - heading[k])
-        after, seen = from_above(frames[k + lag], view, pitches[k + lag])
-        both = tuple(np.repeat(m[..., None], 3, 2) for m in (shown, seen))
-        shift, score = peak(masked_correlation(before, after, (both[0], both[1]), (0, 1)), reach)
+    for k, turn in enumerate(turns):
+        before, shown = from_above(frames[k], view, pitches[k], turn)
+        after, seen = from_above(frames[k + 1], view, pitches[k + 1])
+        one, two = (np.repeat(m[..., None], 3, 2) for m in (shown, seen))
+        shift, score = peak(masked_correlation(before, after, (one, two), (0, 1)), reach)
         found.append(shift * CELL if score > SURE else np.full(2, np.nan))
     return np.array(found).reshape(-1, 2)

@@ -9,7 +9,6 @@ Does not know about bindings, engines or what an action field means.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from generator.model.layers import MODULATIONS, time_features

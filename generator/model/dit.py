@@ -193,7 +193,7 @@ class CausalDiT(nn.Module):
     def enter(
         self, noisy: Tensor, recycled: Tensor, time: Tensor, actions: Tensor, rays: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """time (B, D) is the embedded t. Tokens (B, F, N, D), shared modulation (B, F, 6, D) and final modulation (B, F, 2, D)."""
+        """time (B, D) is the embedded t. Tokens (B, F, N, D), modulation shared (B, F, 6, D) and final (B, F, 2, D)."""
         dtype = self.embed.weight.dtype
         channels = torch.cat([noisy.to(dtype), recycled.to(dtype), rays.to(dtype)], dim=2)
         shared, final, token = self.conditioner.mix(time, actions)

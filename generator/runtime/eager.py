@@ -92,13 +92,16 @@ class EagerDecoder:
     @torch.inference_mode()
     def first(self, latent: Tensor) -> Pixels:
         """See `backend.Decoder.first`."""
-        video, self.memory = self.streaming.decode_first(self._input(latent), self.streaming.init_state())
-        return to_pixels(video)
+        return self._keep(*self.streaming.decode_first(self._input(latent), self.streaming.init_state()))
 
     @torch.inference_mode()
     def next(self, latent: Tensor) -> Pixels:
         """See `backend.Decoder.next`."""
-        video, self.memory = self.streaming.decode_next(self._input(latent), self.memory)
+        return self._keep(*self.streaming.decode_next(self._input(latent), self.memory))
+
+    def _keep(self, video: Tensor, memory: tuple[Tensor, ...]) -> Pixels:
+        """Hold the memory in one layout, as `load` does: other strides may round differently."""
+        self.memory = tuple(m.contiguous(memory_format=torch.channels_last) for m in memory)
         return to_pixels(video)
 
     def _input(self, latent: Tensor) -> Tensor:

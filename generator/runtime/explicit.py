@@ -29,7 +29,7 @@ MASKED = -1e4  # finite, so that bf16 graphs never see inf - inf
 
 @dataclass
 class Clock:
-    """What the place in time means to one step: angles of the query, of the stored key and of the sinks, and the mask."""
+    """What the place in time means to one step: angles of the query, the stored key and the sinks, and the mask."""
 
     now: Float  # (2, Q) cos and sin
     store: Float  # (2, Q)
