@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
@@ -43,7 +43,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "model_width": 320,
             "depth": 8,
             "heads": 5,
-            "window": 15,
+            "window": 11,
+            "sink": 0,
         },
     },
     "base": {
@@ -113,8 +114,8 @@ def override(config: T, settings: Iterable[str], what: str) -> T:
 
 
 def _convert(value: Any, kind: Any, name: str) -> Any:
-    if isinstance(value, list):
-        value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    if get_origin(kind) is tuple:
+        return _convert_tuple(value, get_args(kind), name)
     if kind not in (int, float, bool, str):
         return value
     try:
@@ -126,5 +127,14 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
         if kind is int and float(value) != converted:
             raise ValueError(value)
         return converted
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"{name} = {value!r} is not a valid {kind.__name__}.") from error
+
+
+def _convert_tuple(value: Any, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """A list, or a text such as 9,5,17, as a tuple of the wanted kinds; (int, ...) takes any length."""
+    parts = value.split(",") if isinstance(value, str) else value
+    wanted = kinds[:1] * len(parts) if isinstance(parts, (list, tuple)) and kinds[-1] is Ellipsis else kinds
+    if not isinstance(parts, (list, tuple)) or len(parts) != len(wanted):
+        raise UserError(f"{name} = {value!r} is not a list of the right length; give numbers with commas.")
+    return tuple(_convert(part, kind, name) for part, kind in zip(parts, wanted, strict=True))

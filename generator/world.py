@@ -97,20 +97,37 @@ class World:
     def save_state(self) -> State:
         """Everything that the next frames depend on, as arrays; belongs to these weights and this backend."""
         assert self._ready, "reset comes before save_state"
-        name = np.frombuffer(self._identity().encode(), np.uint8).copy()
-        state = {f"transformer.{k}": v for k, v in self._backend.transformer.state().items()}
-        return state | {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()} | {"identity": name}
+        return self._state() | {"identity": np.frombuffer(self._identity().encode(), np.uint8).copy()}
 
     def load_state(self, state: State) -> None:
-        """Continue exactly from `save_state`; UserError when it belongs to other weights or another backend."""
+        """Continue exactly from `save_state`; UserError when it is damaged or of other weights or another backend.
+
+        After a UserError the world stands where it stood.
+        """
         identity = bytes(state.get("identity", np.zeros(0, np.uint8))).decode(errors="replace")
         if identity != self._identity():
             raise UserError(
                 f"This state belongs to {identity!r}, not to {self._identity()!r}; use it where it was saved."
             )
+        kept = self._state() if self._ready else None
+        wanted = {k: v for k, v in state.items() if k != "identity"}
+        try:
+            if kept is not None and _layout(wanted) != _layout(kept):
+                raise ValueError("its arrays are not those of this world")
+            self._restore(wanted)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            if kept is not None:
+                self._restore(kept)
+            raise UserError(f"This state is damaged ({error}); use another one.") from error
+        self._ready = True
+
+    def _state(self) -> State:
+        state = {f"transformer.{k}": v for k, v in self._backend.transformer.state().items()}
+        return state | {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()}
+
+    def _restore(self, state: State) -> None:
         self._backend.transformer.load(_part(state, "transformer."))
         self._backend.decoder.load(_part(state, "decoder."))
-        self._ready = True
 
     def _identity(self) -> str:
         return f"{self.hash}/{self._backend.name}"
@@ -118,3 +135,7 @@ class World:
 
 def _part(state: State, prefix: str) -> State:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _layout(state: State) -> dict[str, tuple[Any, ...]]:
+    return {k: (v.shape, v.dtype) for k, v in state.items()}

@@ -27,7 +27,7 @@ FASTEST_JUDGED = 0.9 * MAX_YAW  # degrees per tick; faster turns leave the searc
 
 @dataclass(frozen=True)
 class Walk:
-    """One stretch of video and what led to it: frames uint8 (T, Y, X, 3), keys (T, K), look (T, 2), pitch (T,) degrees."""
+    """Video and what led to it: frames uint8 (T, Y, X, 3), keys (T, K), look (T, 2), pitch (T,) in degrees."""
 
     frames: Pixels
     keys: npt.NDArray[np.uint8]

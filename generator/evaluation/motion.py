@@ -5,13 +5,14 @@ The renderer keeps vertical lines upright and draws pitch as a vertical shear, s
 turns by pure translation; the floor, seen from above in units of the eye's height, walks by pure translation. Both
 translations are the peak of one masked normalised cross-correlation (Padfield 2012), refined by a parabola.
 
-Pitch is taken as given (where the horizon lies); no wall, floor or map is known.
+Pitch is taken as given (where the horizon lies); does not know walls, floors or maps.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ RIGHT = 3.0  # eye heights to each side
 MAX_WALK = 0.55  # eye heights per tick that the search covers; more would mistake one floor tile for the next
 OVERLAP = 0.3  # share of the smaller picture that two views must have in common
 SURE = 0.2  # a weaker peak is no measurement
+SURE_YAW, MARGIN = 0.35, 0.1  # yaw: the least peak, and its lead over any other more than RIVAL degrees away
+RIVAL = 2.0  # on 20 real clips this keeps 80 % of the ticks and lifts the correlation from 0.946 to 0.975
 
 
 @dataclass(frozen=True)
@@ -129,17 +132,15 @@ def peak(scores: Double, reach: tuple[int, ...]) -> tuple[Double, float]:
     """The shift (not whole) of the highest score within +-reach of each axis, and that score."""
     for axis, limit in enumerate(reach):
         scores = np.take(scores, range(-limit, limit + 1), axis, mode="wrap")
-    place = np.unravel_index(int(scores.argmax()), scores.shape)
+    place = tuple(int(p) for p in np.unravel_index(int(scores.argmax()), scores.shape))
     best, shift = float(scores[place]), []
     for axis, (at, limit) in enumerate(zip(place, reach, strict=True)):
-        line = np.take(scores.swapaxes(0, axis), range(len(scores.swapaxes(0, axis))), 0)
-        others = tuple(p for i, p in enumerate(place) if i != axis)
-        values = line[(slice(None), *others)] if others else line
         offset = 0.0
-        if 0 < at < 2 * limit and values[at - 1] > -1 and values[at + 1] > -1:
-            bend = values[at - 1] - 2 * values[at] + values[at + 1]
-            offset = 0.5 * (values[at - 1] - values[at + 1]) / bend if bend < 0 else 0.0
-        shift.append(int(at) - limit + offset)
+        if 0 < at < 2 * limit:
+            below, above = (float(scores[(*place[:axis], at + d, *place[axis + 1 :])]) for d in (-1, 1))
+            bend = below - 2 * best + above
+            offset = 0.5 * (below - above) / bend if min(below, above) > -1 and bend < 0 else 0.0
+        shift.append(at - limit + offset)
     return np.array(shift), best
 
 
@@ -154,9 +155,13 @@ def yaw_per_tick(frames: Pixels, camera: Camera, pitch: npt.ArrayLike) -> Double
     middle = np.abs((np.arange(ANGLES) + 0.5) / ANGLES - 0.5) * view.hfov < MIDDLE
     reach = (round(MAX_YAW / degrees),)
     found = []
-    for (before, shown), (after, seen) in zip(strips[:-1], strips[1:], strict=True):
-        shift, score = peak(masked_correlation(before, after, (shown, seen & middle), (1,)), reach)
-        found.append(shift[0] * degrees if score > SURE else np.nan)
+    for (before, shown), (after, seen) in pairwise(strips):
+        scores = masked_correlation(before, after, (shown, seen & middle), (1,))
+        shift, score = peak(scores, reach)
+        away = np.abs(np.arange(-reach[0], reach[0] + 1) - shift[0]) * degrees > RIVAL
+        rival = float(np.take(scores, range(-reach[0], reach[0] + 1), mode="wrap")[away].max())
+        sure = score > SURE_YAW and score - rival > MARGIN
+        found.append(shift[0] * degrees if sure else np.nan)
     return np.array(found)
 
 

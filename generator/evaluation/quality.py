@@ -1,7 +1,8 @@
 """How near generated pictures come to the real ones: PSNR in dB (higher is better) and LPIPS (lower is better).
 
-Shape key: T video frames, Y, X video size, F latent frames, C channels, H, W latent size, P action fields, R ray channels.
-A picture's PSNR is taken by itself and then averaged, so one perfect picture (100 dB) can lift a mean: compare means of
+Shape key: T video frames, Y, X video size, F latent frames, C channels, H, W latent size,
+P action fields, R ray channels.
+A picture's PSNR is taken by itself and then averaged, so one perfect picture (106 dB) can lift a mean: compare means of
 the same clips only. LPIPS is AlexNet's.
 
 Does not know where clips or weights are kept.
@@ -32,7 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass
 class Scores:
-    """Sums of PSNR and LPIPS by name; `lpips` compares the last picture of what it is given, or all of a short one."""
+    """PSNR and LPIPS of single pictures, gathered by name."""
 
     network: Lpips
     values: dict[str, list[float]] = field(default_factory=dict)

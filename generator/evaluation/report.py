@@ -3,10 +3,10 @@
 Shape key: T video frames, Y, X video size, F latent frames.
 `tokenizer`  every picture of the real clip, encoded and decoded (LPIPS: the last picture of each latent frame).
 `next`       each latent frame generated from its true past, decoded after true latents (LPIPS as above).
-`rollout_1s`, `rollout_4s`  the four pictures of latent frame 6 and 24 of a free rollout from the clip's first frame alone
-             under its own actions; null when the clips are shorter.
+`rollout_1s`, `rollout_4s`  the pictures of latent frames 6 and 24 of a free rollout from the clip's first frame
+             alone under its own actions; null when the clips are shorter.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
-`control`    measured against commanded motion in the rollouts; `control.real` the same of the real clips (see control.py).
+`control`    measured against commanded motion in the rollouts; `control.real` the same of the real clips (control.py).
 `motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth.
 
 Does not know what the figures should be.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,12 @@ def evaluate(weights: Path, data: Path, clips: int = 16, split: str = "held_seed
         figures = measure_control(walks, config.action_spec, camera, config.fps)
         report |= {f"{name}.{key}": value for key, value in figures.items()}
     report["motion_energy.ratio"] = float(energy[0] / energy[1]) if energy[1] else None
-    about = {"weights_hash": loaded.hash, "preset": config.preset, "stage": config.stage, "world": config.world}
+    about: dict[str, Any] = {
+        "weights_hash": loaded.hash,
+        "preset": config.preset,
+        "stage": config.stage,
+        "world": config.world,
+    }
     about |= {"split": split, "clips": len(chosen), "seconds": round(time.perf_counter() - began, 2)}
     return about | report
 
@@ -135,8 +141,7 @@ class _Baselines:
 
 def motion_energy(frames: Pixels) -> float:
     """Mean absolute difference of successive pictures (T, Y, X, 3), in levels of 255."""
-    pairs = zip(frames[:-1], frames[1:], strict=True)
-    return float(np.mean([np.abs(b.astype(np.int16) - a.astype(np.int16)).mean() for a, b in pairs]))
+    return float(np.mean([np.abs(b.astype(np.int16) - a.astype(np.int16)).mean() for a, b in pairwise(frames)]))
 
 
 def _stretch(clip: Clip, ticks: int) -> Stretch:
@@ -149,6 +154,8 @@ def _stretch(clip: Clip, ticks: int) -> Stretch:
 def _check(weights: Weights, dataset: Dataset) -> None:
     config = weights.config
     if tuple(config.picture) != dataset.size:
-        raise UserError(f"The data set has {dataset.size} pictures, the weights make {config.picture}; use a matching pair.")
+        raise UserError(
+            f"The data set has {dataset.size} pictures, the weights make {config.picture}; use a matching pair."
+        )
     if config.action_spec != dataset.spec:
         raise UserError("The data set and the weights have different action specs; use a matching pair.")

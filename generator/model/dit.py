@@ -105,7 +105,16 @@ class CausalDiT(nn.Module):
         angles = space_angles(config.rows, config.columns, width // config.heads, config.reference)
         self.register_buffer("space_cos", angles.cos(), persistent=False)
         self.register_buffer("space_sin", angles.sin(), persistent=False)
+        self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
         self._initialise()
+
+    def _mask(self, frames: int, prefix: int, device: torch.device) -> Tensor:
+        """The block-causal mask of a clip of this length, made once."""
+        key = (frames, prefix, device)
+        if key not in self._masks:
+            c = self.config
+            self._masks[key] = block_causal_mask(frames, c.tokens, c.window, c.sink, prefix).to(device)
+        return self._masks[key]
 
     def _initialise(self) -> None:
         residual_std = (2 * self.config.depth * self.config.model_width) ** -0.5
@@ -136,8 +145,7 @@ class CausalDiT(nn.Module):
         positions = Positions(index, self.space_cos, self.space_sin)
         prefix = self._enter_text(text)
         length = 0 if prefix is None else prefix.shape[1]
-        mask = block_causal_mask(frames, self.config.tokens, self.config.window, self.config.sink, length)
-        mask = mask.to(noisy.device)
+        mask = self._mask(frames, length, noisy.device)
         for block in self.blocks:
             x, prefix = block(x, shared, positions, mask, prefix)
         return self._leave(x, final, noisy, t)

@@ -8,7 +8,13 @@ Does not know about scenes, players or other backends than eager.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
+import inspect
+import io
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,42 +22,85 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
+from controls.errors import UserError
+from controls.files import write_atomic
 from generator.checkpoint import Weights
+from generator.model import dit
 from generator.model.dit import CausalDiT
 from generator.model.kv_cache import slot_of
 from generator.rollout import frame_noise
+from generator.runtime import explicit
 from generator.runtime.backend import Backend, Float, Pixels, State
 from generator.runtime.eager import EagerDecoder, EagerTransformer
 from generator.runtime.explicit import ExplicitDecode, ExplicitStep, clock_at
+from generator.tokenizer import blocks, vae
 from generator.tokenizer.vae import VideoVAE
 
 
-def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, precision: str) -> Any:
-    """Trace a module and compile it for the CPU; returns an infer request."""
-    with torch.no_grad():
-        graph = ov.convert_model(module.eval(), example_input=example)
-    graph.reshape({port: list(value.shape) for port, value in zip(graph.inputs, example, strict=True)})
+def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, precision: str, key: str = "") -> Any:
+    """Trace a module and compile it for the CPU; returns an infer request.
+
+    With a `key` that names the weights, the compiled graph is kept in the user's cache, which saves seconds at the
+    next start; a cache that cannot be read or written changes nothing else.
+    """
+    core = ov.Core()
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
-    return ov.Core().compile_model(graph, "CPU", options).create_infer_request()
+    path = cached_graph(module, threads, precision, key) if key else None
+    if path is not None and path.is_file():
+        with contextlib.suppress(RuntimeError, OSError):
+            return core.import_model(path.read_bytes(), "CPU", options).create_infer_request()
+    with torch.no_grad():
+        graph = ov.convert_model(module.eval(), example_input=example)
+    graph.reshape({port: list(value.shape) for port, value in zip(graph.inputs, example, strict=True)})
+    compiled = core.compile_model(graph, "CPU", options)
+    if path is not None:
+        with contextlib.suppress(RuntimeError, UserError):
+            blob = compiled.export_model()
+            write_atomic(path, blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob))
+            forget_old(path.parent)
+    return compiled.create_infer_request()
+
+
+def cached_graph(module: nn.Module, threads: int, precision: str, key: str) -> Path:
+    """Where the compiled graph of these weights, this code, this OpenVINO and this processor is kept."""
+    core = ov.Core()
+    source = inspect.getsource(explicit) + inspect.getsource(dit) + inspect.getsource(vae) + inspect.getsource(blocks)
+    parts = (
+        key,
+        type(module).__name__,
+        threads,
+        precision,
+        ov.__version__,
+        core.get_property("CPU", "FULL_DEVICE_NAME"),
+    )
+    name = hashlib.sha256("|".join([*map(str, parts), source]).encode()).hexdigest()[:32]
+    root = Path(os.environ.get("FARSTEP_CACHE") or Path.home() / ".cache" / "farstep")
+    return root / "openvino" / f"{name}.blob"
+
+
+def forget_old(folder: Path, keep: int = 6) -> None:
+    """Remove all but the newest compiled graphs; each is tens of megabytes."""
+    for stale in sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime)[:-keep]:
+        stale.unlink(missing_ok=True)
 
 
 class OpenVinoTransformer:
     """The explicit step compiled; the ring cache lives here as plain arrays that the graph reads in place."""
 
-    def __init__(self, dit: CausalDiT, threads: int, precision: str) -> None:
-        c = self.config = dit.config
+    def __init__(self, model: CausalDiT, threads: int, precision: str, key: str = "") -> None:
+        c = self.config = model.config
         slots, head = c.sink + c.window + 1, c.model_width // c.heads
         self.tokens = c.tokens
         self.keys = np.zeros((c.depth, c.heads, slots * c.tokens, head), np.float32)
         self.values = np.zeros_like(self.keys)
         self.latent = np.zeros((1, c.latent_channels, c.height, c.width), np.float32)
         self.seed, self._index = 0, 0
-        self.request = compile_graph(ExplicitStep(dit), self._example(), threads, precision)
+        self.request = compile_graph(ExplicitStep(model), self._example(), threads, precision, key)
         for port, array in ((8, self.keys), (9, self.values)):
             self.request.set_input_tensor(port, ov.Tensor(array, shared_memory=True))
 
@@ -104,12 +153,12 @@ class OpenVinoTransformer:
 class OpenVinoDecoder:
     """The explicit decode compiled; the first frame goes through eager torch."""
 
-    def __init__(self, vae: VideoVAE, threads: int, precision: str) -> None:
-        self.eager = EagerDecoder(vae)
-        size = vae.config.latent_size
-        latent = torch.zeros(1, vae.config.latent_channels, *size)
+    def __init__(self, model: VideoVAE, threads: int, precision: str, key: str = "") -> None:
+        self.eager = EagerDecoder(model)
+        size = model.config.latent_size
+        latent = torch.zeros(1, model.config.latent_channels, *size)
         self.memory = [m.numpy() for m in self.eager.memory]
-        self.request = compile_graph(ExplicitDecode(vae), (latent, *self.eager.memory), threads, precision)
+        self.request = compile_graph(ExplicitDecode(model), (latent, *self.eager.memory), threads, precision, key)
 
     def first(self, latent: Tensor) -> Pixels:
         """See `backend.Decoder.first`."""
@@ -136,7 +185,7 @@ class OpenVinoDecoder:
 
 def open_openvino(name: str, weights: Weights, threads: int) -> Backend:
     """`openvino` compiles both networks; `mixed` keeps the transformer in torch bf16."""
-    decoder = OpenVinoDecoder(weights.tokenizer, threads, "bf16")
+    decoder = OpenVinoDecoder(weights.tokenizer, threads, "bf16", weights.hash)
     if name == "mixed":
         return Backend(name, EagerTransformer(copy.deepcopy(weights.dit).bfloat16()), decoder)
-    return Backend(name, OpenVinoTransformer(weights.dit, threads, "bf16"), decoder)
+    return Backend(name, OpenVinoTransformer(weights.dit, threads, "bf16", weights.hash), decoder)

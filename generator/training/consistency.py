@@ -44,8 +44,8 @@ class ConsistencyTraining(DiTTraining):
     """Settings of stage 2: `times` fixed times, share of one-step noise draws, and of own-history steps."""
 
     times: int = 32
-    lr: float = 3e-4
-    muon: float = 3e-3
+    lr: float = 2.5e-4
+    muon: float = 5e-4
     pure_noise: float = 0.25
     own_history: float = 0.5
     own_passes: int = 3

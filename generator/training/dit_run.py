@@ -61,10 +61,10 @@ class DiTTraining:
     preset: str = "pocket"
     minutes: float = 0.0
     steps: int = 0
-    batch: int = 4
-    frames: int = 16
+    batch: int = 5
+    frames: int = 12
     lr: float = 1e-3
-    muon: float = 1e-2
+    muon: float = 2e-3
     decay: float = 0.01
     hold: float = 0.3
     warmup: int = 100
@@ -175,7 +175,7 @@ def check_fit(config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit:
     if shape[1:] != (c.latent_channels, c.height, c.width) or clips.spec.fields != c.action_fields:
         raise UserError(
             f"The latents in {config.latents!r} are {shape[1:]} with {clips.spec.fields} action fields, the model takes "
-            f"{(c.latent_channels, c.height, c.width)} with {c.action_fields}; choose the preset that they were made for."
+            f"{(c.latent_channels, c.height, c.width)} with {c.action_fields}; choose the preset of both."
         )
     shortest = min(len(clip["latents"]) for clip in clips.clips) - 1
     if config.frames > shortest:

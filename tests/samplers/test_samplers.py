@@ -1,6 +1,7 @@
 """Schedules by hand, and solvers at their orders of convergence."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_a_solver_converges_at_its_order(solver, order):
         (solver(lambda x, t: t * x, start, uniform_times(steps)) - exact).abs().max().item()
         for steps in (16, 32, 64, 128)
     ]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
 
 

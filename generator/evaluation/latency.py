@@ -1,0 +1,257 @@
+"""`run.py benchmark`: how long a latent frame takes on this machine, through the very backends that play uses.
+
+Shape key: Y, X video size, C channels, H, W latent size, P action fields, R ray channels. All times are in ms unless a
+name says otherwise; p50 and p99 are percentiles over latent frames. Timing starts once the rolling cache is full.
+`real_time_factor` is generated time over the time it took: 1 just keeps up.
+`step_ms_at_40` and `step_ms_at_far` are medians of short bursts taken in turn from two saved states, so that a machine
+that slows down meanwhile slows both.
+
+Does not know whether the pictures are any good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from controls.action import Action, ActionSpec, encode
+from controls.camera import Camera
+from controls.errors import UserError
+from generator.checkpoint import Weights, WorldConfig, load_weights
+from generator.config import build, preset
+from generator.model.dit import CausalDiT, DiTConfig
+from generator.runtime.backend import Backend
+from generator.runtime.encode import encode_picture
+from generator.runtime.select import BACKENDS, open_backend
+from generator.samplers.schedule import token_shift
+from generator.tokenizer.vae import PRESETS as TOKENIZERS
+from generator.tokenizer.vae import VideoVAE
+
+Pixels = npt.NDArray[np.uint8]
+Trace = list[tuple[torch.Tensor, npt.NDArray[np.uint8]]]
+NEAR = 40  # latent frames: the window is full, the session young
+BURST, BURSTS = 5, 12
+COMPARED = 8  # latent frames that backends are compared over
+REFERENCE = "torch-fp32"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A fixed walk: the inputs of latent frame k, the same for every backend."""
+
+    spec: ActionSpec
+    camera: Camera
+    size: tuple[int, int]
+
+    def inputs(self, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """actions (ticks, P) and rays (R, H, W): walking on while the head sways."""
+        action = Action.hold(self.spec, self.spec.keys[0], yaw=3 * np.sin(k / 5), pitch=0.3 * np.cos(k / 7))
+        rays = self.camera.ray_map(action.look, *self.size)
+        return encode(action, self.spec), rays.reshape(-1, *self.size)
+
+
+def benchmark(
+    name: str, weights: Path | None, backend: str = "auto", frames: int = 120, far: int = 0, threads: int = 2
+) -> dict[str, Any]:
+    """Time one backend, or each of them with `all`, on random weights of a preset or on given ones.
+
+    UserError on an unknown preset or backend, missing weights, or a model that memory cannot hold.
+    """
+    if frames < 1 or far < 0 or threads < 1:
+        raise UserError(
+            f"--frames {frames}, --far {far}, --threads {threads}: frames and threads start at 1, far at 0."
+        )
+    loaded = load_weights(Path(weights)) if weights else random_weights(name)
+    if backend != "all":
+        return time_backend(loaded, backend, frames, far, threads)
+    reports: dict[str, Any] = {}
+    reference = trace(open_backend(REFERENCE, loaded, threads), loaded)
+    for each in (b for b in BACKENDS if b != "auto"):
+        try:
+            reports[each] = time_backend(loaded, each, frames, far, threads, reference)
+        except UserError as error:
+            reports[each] = {"missing": str(error)}
+        gc.collect()
+    return {"preset": loaded.config.preset, "weights_hash": loaded.hash, "threads": threads, "backends": reports}
+
+
+def random_weights(name: str, seed: int = 0) -> Weights:
+    """A preset with random numbers in it: as fast as a trained one. UserError when memory cannot hold it."""
+    table = preset(name)
+    picture = (table["picture"]["width"], table["picture"]["height"])
+    tokenizer = dataclasses.replace(TOKENIZERS[table["tokenizer"]], size=picture[::-1])
+    dit = build(DiTConfig, table["dit"], "dit")
+    with torch.device("meta"):
+        count = sum(p.numel() for part in (VideoVAE(tokenizer), CausalDiT(dit)) for p in part.parameters())
+    needed, free = 3 * 4 * count, available_memory()
+    if needed > free:
+        raise UserError(
+            f"The preset {name!r} has {count / 1e6:,.0f} million numbers and needs {needed / 1e9:.0f} GB here, "
+            f"but {free / 1e9:.0f} GB are free; choose a smaller one."
+        )
+    torch.manual_seed(seed)
+    config = WorldConfig(
+        preset=name,
+        picture=picture,
+        hfov=90.0,
+        fps=24,
+        shift=token_shift(dit.tokens),
+        stage="random",
+        world="none",
+        tokenizer=tokenizer,
+        dit=dit,
+        action_spec=ActionSpec(),
+    )
+    return Weights(config, VideoVAE(tokenizer).eval(), CausalDiT(dit).eval(), "random")
+
+
+def time_backend(
+    weights: Weights, name: str, frames: int, far: int, threads: int, reference: Trace | None = None
+) -> dict[str, Any]:
+    """The report of one backend, with its distance to the reference's trace when that is given."""
+    config = weights.config
+    forget_peak()
+    began = time.perf_counter()
+    backend, drive = open_backend(name, weights, threads), drive_of(weights)
+    opened = time.perf_counter()
+    latent, seed = begin(weights)
+    backend.transformer.reset(latent, seed)
+    backend.decoder.first(latent)
+    first = time.perf_counter() - opened
+    for k in range(config.dit.window + config.dit.sink + 3):
+        one_frame(backend, drive, k)
+    spent = np.array([one_frame(backend, drive, k) for k in range(frames)])
+    total, ticks = spent.sum(1), config.action_spec.ticks
+    per_frame = float(np.median(total))
+    report: dict[str, Any] = {
+        "preset": config.preset,
+        "weights_hash": weights.hash,
+        "backend": backend.name,
+        "threads": threads,
+        "frames": frames,
+        "transformer_ms": percentiles(spent[:, 0]),
+        "decode_ms": percentiles(spent[:, 1]),
+        "total_ms": percentiles(total),
+        "fps": 1e3 * ticks / per_frame,
+        "real_time_factor": 1e3 * ticks / config.fps / per_frame,
+        "open_s": opened - began,
+        "first_frame_s": first,
+        "step_ms_at_40": None,
+        "step_ms_at_far": None,
+        "far": far or None,
+        "far_ratio": None,
+    }
+    if far:
+        report |= near_and_far(backend, weights, drive, far)
+    if reference is not None:
+        report |= compare(trace(backend, weights), reference)
+    return report | {"peak_rss_mb": peak_memory_mb()}
+
+
+def near_and_far(backend: Backend, weights: Weights, drive: Drive, far: int) -> dict[str, float]:
+    """Median step time at latent frame 40 and at `far`, in bursts taken in turn; and far over near."""
+    transformer, kept = backend.transformer, []
+    transformer.reset(*begin(weights))
+    for stop in (min(NEAR, far), far):
+        while transformer.frame_index < stop:
+            transformer.step(*drive.inputs(transformer.frame_index))
+        kept.append((stop, transformer.state()))
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(BURSTS):
+        for (start, state), spent in zip(kept, times, strict=True):
+            transformer.load(state)
+            for k in range(start, start + BURST):
+                inputs, began = drive.inputs(k), time.perf_counter()
+                transformer.step(*inputs)
+                if k > start:  # the first one after a load finds a cold cache
+                    spent.append(1e3 * (time.perf_counter() - began))
+    near, late = (float(np.median(spent)) for spent in times)
+    return {"step_ms_at_40": near, "step_ms_at_far": late, "far_ratio": late / near}
+
+
+def drive_of(weights: Weights) -> Drive:
+    """The benchmark's walk for these weights."""
+    config = weights.config
+    camera = Camera(config.hfov, config.picture[0] / config.picture[1])
+    return Drive(config.action_spec, camera, (config.dit.height, config.dit.width))
+
+
+def begin(weights: Weights, seed: int = 1) -> tuple[torch.Tensor, int]:
+    """The latent (1, C, H, W) of a made-up first frame, and the seed."""
+    width, height = weights.config.picture
+    rows, columns = np.mgrid[0:height, 0:width]
+    picture = np.stack([255 * rows / height, 255 * columns / width, 128 + 60 * np.sin(columns / 9)], axis=-1)
+    return encode_picture(weights.tokenizer, picture.astype(np.uint8)), seed
+
+
+def one_frame(backend: Backend, drive: Drive, k: int) -> tuple[float, float]:
+    """Generate a latent frame; ms in the transformer and in the decoder."""
+    inputs, began = drive.inputs(k), time.perf_counter()
+    latent = backend.transformer.step(*inputs)
+    stepped = time.perf_counter()
+    backend.decoder.next(latent)
+    return 1e3 * (stepped - began), 1e3 * (time.perf_counter() - stepped)
+
+
+def trace(backend: Backend, weights: Weights) -> Trace:
+    """The first latents (1, C, H, W) and pictures (4, Y, X, 3) of the benchmark's walk."""
+    drive, made = drive_of(weights), []
+    first, seed = begin(weights)
+    backend.transformer.reset(first, seed)
+    backend.decoder.first(first)
+    for k in range(COMPARED):
+        latent = backend.transformer.step(*drive.inputs(k))
+        made.append((latent, backend.decoder.next(latent)))
+    return made
+
+
+def compare(made: Trace, right: Trace) -> dict[str, float]:
+    """Distance to the reference over a free rollout, where errors feed on themselves."""
+    errors = [float((a - b).norm() / b.norm()) for (a, _), (b, _) in zip(made, right, strict=True)]
+    levels = [np.abs(a.astype(int) - b.astype(int)) for (_, a), (_, b) in zip(made, right, strict=True)]
+    return {
+        "latent_relative_error_first": errors[0],
+        "latent_relative_error": float(np.mean(errors)),
+        "pixel_error_mean": float(np.mean(levels)),
+        "pixel_error_max": float(np.max(levels)),
+    }
+
+
+def percentiles(values: npt.ArrayLike) -> dict[str, float]:
+    """p50 and p99."""
+    p50, p99 = np.percentile(np.asarray(values), [50, 99])
+    return {"p50": float(p50), "p99": float(p99)}
+
+
+def available_memory() -> float:
+    """Bytes that a new program could use, or infinity where the system does not say."""
+    return _proc_kb("/proc/meminfo", "MemAvailable") * 1024 or float("inf")
+
+
+def forget_peak() -> None:
+    """Start the process's peak memory afresh, where the system can (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory_mb() -> float | None:
+    """Most memory that this process has held since `forget_peak`, in MB; None where the system does not say."""
+    return _proc_kb("/proc/self/status", "VmHWM") / 1024 or None
+
+
+def _proc_kb(path: str, name: str) -> float:
+    try:
+        lines = Path(path).read_text().splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0.0

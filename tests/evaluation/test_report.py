@@ -1,0 +1,53 @@
+"""The evaluation command end to end on a debug world."""
+
+import json
+
+import pytest
+
+from controls.errors import UserError
+from generator.evaluation import report
+from generator.training import perceptual
+
+PAIRS = [f"{family}.{measure}" for family in report.FAMILIES for measure in ("psnr", "lpips")]
+BASELINES = [f"baseline.{b}.{name}" for b in ("repeat", "shift") for name in PAIRS if not name.startswith("tokenizer")]
+CONTROL = [f"{c}.{name}" for c in ("control", "control.real") for name in ("yaw.corr", "yaw.slope", "forward.corr")]
+
+
+@pytest.fixture(autouse=True)
+def needs_lpips():
+    try:
+        perceptual.Lpips()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_every_figure_is_there_and_sane(debug_world, turning_data):
+    found = report.evaluate(debug_world, turning_data, clips=2, split="held_seed")
+    assert json.loads(json.dumps(found)) == found
+    assert not [name for name in PAIRS + BASELINES + CONTROL if name not in found]
+    assert found["clips"] == 2 and found["split"] == "held_seed" and found["seconds"] > 0
+    assert all(found[name] is not None for name in PAIRS + BASELINES)
+    assert found["control.real.yaw.corr"] > 0.95
+    assert found["control.real.yaw.slope"] == pytest.approx(1, abs=0.1)
+    assert found["baseline.shift.next.psnr"] > found["baseline.repeat.next.psnr"]
+    assert found["baseline.shift.next.lpips"] < found["baseline.repeat.next.lpips"]
+    assert found["motion_energy.ratio"] >= 0
+
+
+def test_repeating_a_still_clip_is_perfect_and_a_short_clip_has_no_four_seconds(debug_world, still_data):
+    found = report.evaluate(debug_world, still_data, clips=1, split="held_seed")
+    for baseline in ("repeat", "shift"):
+        assert found[f"baseline.{baseline}.next.psnr"] >= 90
+        assert found[f"baseline.{baseline}.rollout_1s.lpips"] == pytest.approx(0, abs=1e-6)
+    assert found["rollout_4s.psnr"] is None
+    assert found["motion_energy.ratio"] is None
+    assert found["control.real.yaw.corr"] is None
+
+
+def test_what_does_not_fit_is_a_sentence(debug_world, turning_data, tmp_path):
+    with pytest.raises(UserError, match="no clips"):
+        report.evaluate(debug_world, turning_data, split="held_map")
+    with pytest.raises(UserError, match="Unknown split"):
+        report.evaluate(debug_world, turning_data, split="test")
+    with pytest.raises(UserError, match="no weights"):
+        report.evaluate(tmp_path, turning_data)

@@ -1,0 +1,173 @@
+"""One contract, every backend: eager float32 says what is correct, each other one stays within its tolerance.
+
+Tolerances are on latents of unit variance (mean absolute difference over a rollout of three windows) and on pixels
+(mean absolute difference, of 255) for the same latents.
+"""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from controls.action import Action
+from controls.errors import UserError
+from generator.checkpoint import load_weights
+from generator.runtime.backend import to_array, to_tensor
+from generator.runtime.encode import encode_picture
+from generator.runtime.select import BACKENDS, best_backend, open_backend
+from generator.world import World
+
+LATENT = {"torch-fp32": 0.0, "torch-bf16": 0.06, "openvino": 0.06, "mixed": 0.06}
+PIXEL = {"torch-fp32": 0.0, "torch-bf16": 1.0, "openvino": 1.0, "mixed": 1.0}
+STEPS = 14  # the window of the tiny world is 3
+
+
+def test_every_backend_is_held_to_the_contract():
+    assert set(LATENT) == set(PIXEL) == set(BACKENDS) - {"auto"} and best_backend() in BACKENDS
+
+
+@pytest.fixture(scope="module")
+def weights(world_folder):
+    return load_weights(world_folder)
+
+
+@pytest.fixture(scope="module")
+def first(weights, first_picture):
+    return encode_picture(weights.tokenizer, first_picture)
+
+
+@pytest.fixture(scope="module")
+def inputs(weights):
+    """Actions and rays of every step."""
+    c, rng = weights.config.dit, np.random.default_rng(0)
+    shapes = (c.ticks, c.action_fields), (c.ray_channels, c.height, c.width)
+    return [tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes) for _ in range(STEPS)]
+
+
+def run(backend, first, inputs, seed=5):
+    """Latents of a rollout, float32 (F, C, H, W)."""
+    backend.transformer.reset(first, seed)
+    return torch.cat([backend.transformer.step(*pair).clone() for pair in inputs])
+
+
+def decode(backend, first, latents) -> np.ndarray:
+    """Pictures of given latents, uint8 (T, Y, X, 3)."""
+    return np.concatenate([backend.decoder.first(first), *(backend.decoder.next(z[None]) for z in latents)])
+
+
+@pytest.fixture(scope="module")
+def right(weights, first, inputs):
+    """What eager float32 makes: latents and pictures."""
+    eager = open_backend("torch-fp32", weights, 1)
+    latents = run(eager, first, inputs)
+    return latents, decode(eager, first, latents)
+
+
+@pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "auto"])
+def backend(request, weights):
+    if request.param in ("openvino", "mixed") and importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    return open_backend(request.param, weights, 1)
+
+
+class TestEveryBackend:
+    """The contract."""
+
+    def test_it_runs_under_its_own_name(self, backend):
+        assert backend.name in LATENT
+
+    def test_its_latents_are_those_of_eager(self, backend, first, inputs, right):
+        made = run(backend, first, inputs)
+        assert made.shape == right[0].shape and made.dtype == torch.float32 and right[0].std() > 0.3
+        error = (made - right[0]).abs().mean().item()
+        assert error <= LATENT[backend.name], f"mean difference {error:.4f}"
+
+    def test_its_pictures_are_those_of_eager(self, backend, first, right):
+        made = decode(backend, first, right[0])
+        assert made.shape == right[1].shape == (1 + 4 * STEPS, 64, 64, 3) and made.dtype == np.uint8
+        error = np.abs(made.astype(int) - right[1]).mean()
+        assert error <= PIXEL[backend.name], f"mean difference {error:.3f}"
+
+    def test_it_repeats_itself(self, backend, first, inputs):
+        assert torch.equal(run(backend, first, inputs), run(backend, first, inputs))
+        assert not torch.equal(run(backend, first, inputs, 5), run(backend, first, inputs, 6))
+
+    def test_it_counts_frames(self, backend, first, inputs):
+        backend.transformer.reset(first, 0)
+        counts = []
+        for pair in inputs[:3]:
+            counts.append(backend.transformer.frame_index)
+            backend.transformer.step(*pair)
+        assert counts == [0, 1, 2]
+
+    def test_what_it_returns_is_not_overwritten(self, backend, first, inputs):
+        backend.transformer.reset(first, 0)
+        latent = backend.transformer.step(*inputs[0])
+        kept = latent.clone()
+        backend.decoder.first(first)
+        pixels = backend.decoder.next(latent)
+        seen = pixels.copy()
+        backend.decoder.next(backend.transformer.step(*inputs[1]))
+        assert torch.equal(latent, kept) and np.array_equal(pixels, seen)
+
+    def test_it_does_not_change_what_it_is_given(self, backend, first, inputs):
+        given, (actions, rays) = first.clone(), (a.copy() for a in inputs[0])
+        backend.transformer.reset(given, 0)
+        backend.transformer.step(actions, rays)
+        backend.transformer.step(actions, rays)
+        assert torch.equal(given, first)
+        assert np.array_equal(actions, inputs[0][0]) and np.array_equal(rays, inputs[0][1])
+
+    @pytest.mark.parametrize("before", [0, 2, STEPS - 2])
+    def test_a_state_continues_exactly(self, backend, first, inputs, before):
+        def play(pairs):
+            made = []
+            for pair in pairs:
+                latent = backend.transformer.step(*pair).clone()
+                made.append((latent, backend.decoder.next(latent)))
+            return made
+
+        backend.transformer.reset(first, 5)
+        backend.decoder.first(first)
+        play(inputs[:before])
+        state = backend.transformer.state(), backend.decoder.state()
+        frozen = [{name: array.copy() for name, array in part.items()} for part in state]
+        ahead = play(inputs[before:])
+        assert all(np.array_equal(part[n], old[n]) for part, old in zip(state, frozen, strict=True) for n in part)
+        backend.transformer.load(state[0])
+        backend.decoder.load(state[1])
+        for (one, pixels), (other, again) in zip(ahead, play(inputs[before:]), strict=True):
+            assert torch.equal(one, other) and np.array_equal(pixels, again)
+
+    def test_a_world_on_it_saves_and_loads(self, backend, world_folder, first_picture):
+        world = World(world_folder, backend=backend.name, threads=1)
+        assert world.info["backend"] == backend.name
+        world.reset(first_picture, 2)
+        action = Action.hold(world.spec, "forward", yaw=2.0)
+        for _ in range(5):
+            world.step(action)
+        state = world.save_state()
+        ahead = [world.step(action) for _ in range(5)]
+        world.load_state(state)
+        assert all(np.array_equal(frames, world.step(action)) for frames in ahead)
+
+
+def test_a_state_belongs_to_its_backend(world_folder, first_picture):
+    one, other = (World(world_folder, backend=name, threads=1) for name in ("torch-fp32", "torch-bf16"))
+    one.reset(first_picture, 0)
+    with pytest.raises(UserError, match="torch-bf16"):
+        other.load_state(one.save_state())
+
+
+def test_a_missing_package_is_named(weights, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install openvino"):
+        open_backend("openvino", weights, 1)
+    assert best_backend() == "torch-bf16"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_arrays_hold_a_tensors_own_bits(dtype):
+    tensor = torch.tensor([[1.5, -2.25], [3e4, 0.1]]).to(dtype)
+    assert torch.equal(to_tensor(to_array(tensor), tensor), tensor)

@@ -1,0 +1,58 @@
+"""Stage 2: one step that lands where the teacher's path ends, and histories of the student's own."""
+
+import pytest
+import torch
+
+from generator.data.latents import LatentClips
+from generator.training.consistency import consistency_loss, own_history_loss, own_recycled
+from generator.training.helpers import step_generator, step_rng
+
+
+def windows(latents, count: int, frames: int):
+    """A batch of a few windows of the tiny data set."""
+    return LatentClips(latents, "train").draw(count, frames, step_rng(0, 0))
+
+
+def fit(dit, loss, steps: int, rate: float = 3e-3) -> list[float]:
+    """Losses of plain Adam steps on one batch."""
+    optimiser, losses = torch.optim.Adam(dit.parameters(), rate), []
+    for step in range(steps):
+        optimiser.zero_grad()
+        value = loss(step_generator(0, step % 4))
+        value.backward()
+        optimiser.step()
+        losses.append(value.item())
+    return losses
+
+
+def test_consistency_learns_a_clip_by_heart(make_dit, latents):
+    student, teacher, batch = make_dit().train(), make_dit(1), windows(latents, 2, 4)
+    times = torch.linspace(1, 0, 9, dtype=torch.float64)
+    losses = fit(student, lambda g: consistency_loss(student, teacher, batch, batch.recycled, times, 0.25, g), 100)
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
+
+
+def test_at_the_last_time_the_target_is_the_teachers_data(latents):
+    """With one interval the student is pulled to x - v(x, 1): the teacher's own one-step guess, whatever it says."""
+    batch, times = windows(latents, 2, 3), torch.tensor([1.0, 0.0])
+
+    def teacher(x, recycled, t, actions, rays):
+        return x - batch.target
+
+    loss = consistency_loss(teacher, teacher, batch, batch.recycled, times, 1.0, step_generator(0, 0))
+    assert loss.item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_own_history_is_what_a_rollout_would_recycle(make_dit, latents):
+    """After m passes the first m frames follow the student's own frames, the first of them the truth."""
+    dit, batch = make_dit(), windows(latents, 2, 4)
+    recycled = own_recycled(dit, batch, 2, step_generator(0, 1))
+    assert torch.equal(recycled[:, 0], batch.first)
+    assert not torch.allclose(recycled[:, 1:], batch.recycled[:, 1:])
+    assert torch.equal(own_recycled(dit, batch, 0, step_generator(0, 1)), batch.recycled)
+
+
+def test_a_perfect_student_has_no_loss_after_its_own_history(latents):
+    batch = windows(latents, 2, 4)
+    made = own_history_loss(lambda n, *rest: n - batch.target, batch, batch.recycled, step_generator(0, 0))
+    assert made.item() == pytest.approx(0.0, abs=1e-9)
