@@ -174,7 +174,7 @@ def check_fit(config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit:
     shape, c = clips.clips[0]["latents"].shape, dit.config
     if shape[1:] != (c.latent_channels, c.height, c.width) or clips.spec.fields != c.action_fields:
         raise UserError(
-            f"The latents in {config.latents!r} are {shape[1:]} with {clips.spec.fields} action fields, the model takes "
+            f"The latents in {config.latents!r} are {shape[1:]} with {clips.spec.fields} action fields, the model is "
             f"{(c.latent_channels, c.height, c.width)} with {c.action_fields}; choose the preset of both."
         )
     shortest = min(len(clip["latents"]) for clip in clips.clips) - 1

@@ -5,6 +5,10 @@ Tolerances are on latents of unit variance (mean absolute difference over a roll
 """
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +169,19 @@ def test_a_missing_package_is_named(weights, monkeypatch):
     with pytest.raises(UserError, match="pip install openvino"):
         open_backend("openvino", weights, 1)
     assert best_backend() == "torch-bf16"
+
+
+def test_the_converter_has_nothing_to_report_with():
+    """The bug: opening the backend let OpenVINO's converter post usage events."""
+    pytest.importorskip("openvino")
+    code = (
+        "import generator.runtime.openvino; from openvino.tools.ovc import convert_impl, telemetry_utils, utils; "
+        "names = {m.tm.__name__ for m in (convert_impl, telemetry_utils, utils)}; "
+        "assert names == {'openvino.tools.ovc.telemetry_stub'}, names"
+    )
+    root = Path(__file__).parents[2]
+    environment = {k: v for k, v in os.environ.items() if k != "CI"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])

