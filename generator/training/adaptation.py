@@ -25,7 +25,9 @@ from generator.training.dit_run import (
     DiTTraining,
     corrupt_history,
     finish_step,
+    keep,
     open_run,
+    save_run,
 )
 from generator.training.helpers import Progress, rate_at, set_rate, step_generator
 
@@ -56,23 +58,19 @@ def train(config: AdaptationTraining, folder: Path, quiet: bool = False) -> DiTR
     run = open_run(config, folder, "adaptation")
     forward = torch.compile(run.dit) if config.compile else run.dit
     bar = Progress("adaptation", quiet)
-    while (progress := run.budget.progress(run.step)) < 1.0:
-        set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
-        generator = step_generator(config.seed, run.step, "loss", run.device.type)
-        with run.autocast():
-            loss = adaptation_loss(forward, run.draw(), run.world.shift, config.history_noise, generator)
-        norm = apply_gradients(run, loss)
-        run.step += 1
-        if run.step % 10 == 0 or run.step == 1:
-            run.metrics.add(
-                run.step,
-                loss=loss.item(),
-                gradient_norm=norm,
-                minutes=run.budget.spent / 60,
-            )
-            bar.show(progress, loss=loss.item(), step=run.step)
-        finish_step(run, False, teacher=True)
-    finish_step(run, True, teacher=True)
+    try:
+        while (progress := run.budget.progress(run.step)) < 1.0:
+            set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
+            generator = step_generator(config.seed, run.step, "loss", run.device.type)
+            with run.autocast():
+                loss = adaptation_loss(forward, run.draw(), run.world.shift, config.history_noise, generator)
+            finish_step(run, "loss", loss, apply_gradients(run, loss))
+            bar.show(progress, step=run.step)
+            keep(run, teacher=True)
+    except KeyboardInterrupt:
+        save_run(run)
+        raise
+    keep(run, teacher=True, done=True)
     bar.close()
     return run
 

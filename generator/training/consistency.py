@@ -28,7 +28,9 @@ from generator.training.dit_run import (
     DiTTraining,
     corrupt_history,
     finish_step,
+    keep,
     open_run,
+    save_run,
 )
 from generator.training.helpers import (
     Progress,
@@ -124,21 +126,18 @@ def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiT
         teacher.load_state_dict(load_teacher(config))
     times = uniform_times(config.times, run.world.shift)
     bar = Progress("consistency", quiet)
-    while (progress := run.budget.progress(run.step)) < 1.0:
-        set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
-        with run.autocast():
-            name, loss = stage_loss(run, config, teacher, times)
-        norm = apply_gradients(run, loss)
-        run.step += 1
-        run.metrics.add(
-            run.step,
-            **{name: loss.item()},
-            gradient_norm=norm,
-            minutes=run.budget.spent / 60,
-        )
-        bar.show(progress, loss=loss.item(), step=run.step)
-        finish_step(run, False, teacher=False)
-    finish_step(run, True, teacher=False)
+    try:
+        while (progress := run.budget.progress(run.step)) < 1.0:
+            set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
+            with run.autocast():
+                name, loss = stage_loss(run, config, teacher, times)
+            finish_step(run, name, loss, apply_gradients(run, loss))
+            bar.show(progress, step=run.step)
+            keep(run, teacher=False)
+    except KeyboardInterrupt:
+        save_run(run)
+        raise
+    keep(run, teacher=False, done=True)
     bar.close()
     return run
 

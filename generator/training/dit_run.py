@@ -8,7 +8,6 @@ Does not know any stage's loss.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -76,6 +75,7 @@ class DiTTraining:
     device: str = "auto"
     bf16: bool = True
     compile: bool = False
+    log_every: int = 10
     snapshot_minutes: float = 4.0
     sheet_minutes: float = 8.0
 
@@ -201,8 +201,16 @@ def _resume(run: DiTRun) -> None:
     run.metrics = Metrics(run.folder, run.step)
 
 
-def finish_step(run: DiTRun, done: bool, teacher: bool) -> None:
-    """Save and draw when their time has come, and at the end."""
+def finish_step(run: DiTRun, name: str, loss: Tensor, norm: float) -> None:
+    """Count the step and, every `log_every`, write its figures."""
+    run.step += 1
+    if run.step % run.config.log_every == 0 or run.step == 1:
+        figures = {name: loss.item(), "gradient_norm": norm, "minutes": run.budget.spent / 60}
+        run.metrics.add(run.step, **figures)
+
+
+def keep(run: DiTRun, teacher: bool, done: bool = False) -> None:
+    """Save and draw when their time has come, and at the end; `teacher` draws with several evaluations a frame."""
     now = time.perf_counter()
     if run.saved_at == 0.0:
         run.saved_at = run.drawn_at = now
@@ -253,7 +261,8 @@ def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator) 
 @torch.no_grad()
 def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> None:
     """Rollouts of the EMA weights under real actions beside the truth: pairs of rows, real above generated."""
-    held = LatentClips(Path(run.config.latents), "held_seed")
+    splits = {clip["split"] for clip in run.clips.meta["clips"]}
+    held = LatentClips(Path(run.config.latents), "held_seed") if "held_seed" in splits else run.clips
     frames = min(frames, len(held.clips[0]["latents"]) - 1)
     batch = held.gather([(i % len(held.clips), 0) for i in range(clips)], frames).to(run.device)
     model = CausalDiT(run.dit.config).to(run.device).eval()
@@ -275,8 +284,3 @@ def pictures(tokenizer: VideoVAE, latents: Tensor) -> npt.NDArray[np.uint8]:
     """Normalised latents (1 + F, C, H, W) to uint8 (T, Y, X, 3)."""
     video = tokenizer.decode(tokenizer.denormalise(latents[None]))[0].float()
     return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def replaced(config: DiTTraining, **changes: Any) -> DiTTraining:
-    """A copy of a stage's settings with changes."""
-    return dataclasses.replace(config, **changes)

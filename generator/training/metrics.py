@@ -5,13 +5,16 @@ Does not know what the figures mean.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from controls.errors import UserError
+from controls.files import write_atomic
 
 
 class Metrics:
@@ -20,9 +23,7 @@ class Metrics:
     def __init__(self, folder: Path, step: int | None = None) -> None:
         self.path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(self.path) if step is None or row["step"] <= step]
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(part, self.path)
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, step: int, **figures: float) -> None:
         """Append one line."""
@@ -30,8 +31,11 @@ class Metrics:
             "step": step,
             **{name: float(f"{value:.6g}") for name, value in figures.items()},
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UserError(f"Cannot write {self.path} ({error.strerror}); free space and run again.") from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

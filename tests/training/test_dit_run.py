@@ -1,5 +1,6 @@
 """What stages 1 and 2 share: a stop is no interruption, a broken loss keeps the snapshot, misfits are sentences."""
 
+import dataclasses
 import json
 import shutil
 
@@ -58,17 +59,17 @@ def trained(folder) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 def test_two_steps_a_stop_and_the_same_command_are_four_steps(stage, tmp_path, monkeypatch, bf16):
     module, config = stage
-    config = dit_run.replaced(config, bf16=bf16)
+    config = dataclasses.replace(config, bf16=bf16, log_every=1)
     module.train(config, tmp_path / "whole", quiet=True)
 
-    finish = module.finish_step
+    keep = module.keep
 
-    def killed(run, done, teacher):
+    def killed(run, teacher, done=False):
         if run.step == 3:
             raise Killed
-        finish(run, done, teacher)
+        keep(run, teacher, done)
 
-    monkeypatch.setattr(module, "finish_step", killed)
+    monkeypatch.setattr(module, "keep", killed)
     with pytest.raises(Killed):
         module.train(config, tmp_path / "parts", quiet=True)
     monkeypatch.undo()
@@ -150,7 +151,7 @@ def test_foreign_latents_are_refused(stage, tmp_path, latents):
     meta = json.loads((foreign / "meta.json").read_text())
     (foreign / "meta.json").write_text(json.dumps({**meta, "tokenizer": "0" * 64}))
     with pytest.raises(UserError, match="another tokenizer"):
-        module.train(dit_run.replaced(config, latents=str(foreign)), tmp_path / "run", quiet=True)
+        module.train(dataclasses.replace(config, latents=str(foreign)), tmp_path / "run", quiet=True)
 
 
 @both
@@ -164,7 +165,7 @@ def test_misfits_are_sentences(stage, tmp_path):
         ({"start": str(tmp_path / "none")}, "no weights"),
     ):
         with pytest.raises(UserError, match=words):
-            module.train(dit_run.replaced(config, **changes), tmp_path / "run", quiet=True)
+            module.train(dataclasses.replace(config, **changes), tmp_path / "run", quiet=True)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):
         module.train(config, tmp_path / "file", quiet=True)
@@ -174,8 +175,8 @@ def test_misfits_are_sentences(stage, tmp_path):
 def test_a_run_of_another_model_is_refused(stage, tmp_path, monkeypatch):
     module, config = stage
     with pytest.raises(UserError, match="preset"):
-        module.train(dit_run.replaced(config, preset="pocket"), tmp_path / "pocket", quiet=True)
-    module.train(dit_run.replaced(config, steps=2), tmp_path / "run", quiet=True)
+        module.train(dataclasses.replace(config, preset="pocket"), tmp_path / "pocket", quiet=True)
+    module.train(dataclasses.replace(config, steps=2), tmp_path / "run", quiet=True)
     monkeypatch.setitem(PRESETS["debug"]["dit"], "depth", 3)
     with pytest.raises(UserError, match="another model"):
         module.train(config, tmp_path / "run", quiet=True)
@@ -188,13 +189,13 @@ def test_a_run_of_another_model_is_refused(stage, tmp_path, monkeypatch):
 def test_consistency_needs_a_teacher(stage, tmp_path):
     module, config = stage
     with pytest.raises(UserError, match="--start"):
-        module.train(dit_run.replaced(config, start=""), tmp_path, quiet=True)
+        module.train(dataclasses.replace(config, start=""), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("stage", ["adaptation"], indirect=True)
 def test_stage_two_begins_where_stage_one_ended(stage, tmp_path):
     module, config = stage
-    first = module.train(dit_run.replaced(config, steps=2), tmp_path / "one", quiet=True)
+    first = module.train(dataclasses.replace(config, steps=2), tmp_path / "one", quiet=True)
     config = ConsistencyTraining(
         latents=config.latents, start=str(tmp_path / "one" / "snapshot"), preset="debug", steps=1, frames=4, batch=2
     )

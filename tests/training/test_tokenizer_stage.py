@@ -11,7 +11,7 @@ from PIL import Image
 from controls.action import ActionSpec
 from controls.errors import UserError
 from generator.data.clips import Dataset
-from generator.training import perceptual, tokenizer
+from generator.training import packaged, tokenizer
 from generator.training.losses import critic_loss, generator_loss, normal_kl, psnr
 from generator.training.tokenizer import TokenizerTraining, load_tokenizer, train
 from generator.training.windows import WindowPool, to_frames, to_video
@@ -168,4 +168,4 @@ def test_losses_have_their_closed_forms():
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("FARSTEP_CACHE", str(tmp_path))
-    assert perceptual.cache_folder() == tmp_path
+    assert packaged.cache_folder() == tmp_path
