@@ -64,9 +64,9 @@ def draw_metrics(folder: Path) -> Path:
         points = [(row["step"], row[name]) for row in rows if name in row]
         axes.plot([p[0] for p in points], [p[1] for p in points], linewidth=1)
         axes.set_title(name, fontsize=9)
-    path = folder / "metrics.png"
-    FigureCanvasAgg(figure).print_png(str(part := path.with_name(path.name + ".part")))
-    os.replace(part, path)
+    path, picture = folder / "metrics.png", io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_atomic(path, picture.getvalue())
     return path
 
 
@@ -78,6 +78,6 @@ def contact_sheet(path: Path, rows: list[np.ndarray]) -> None:
         line = np.concatenate(list(row), axis=1)
         missing = (wide - len(row)) * row.shape[2]
         lines.append(np.pad(line, ((0, 0), (0, missing), (0, 0))))
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(np.concatenate(lines, axis=0)).save(part, format="PNG")
-    os.replace(part, path)
+    picture = io.BytesIO()
+    Image.fromarray(np.concatenate(lines, axis=0)).save(picture, format="PNG")
+    write_atomic(path, picture.getvalue())
