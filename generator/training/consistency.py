@@ -2,9 +2,9 @@
 
 Shape key: B batch, F latent frames, C channels, H, W latent size, S fixed times.
 Fixed times, uniform and then shifted; no guidance; the target network is the student itself without gradient, not an
-average. `own_history` is ours: on that share of steps the recycled frames are the student's own one-step frames, found
-by a few parallel passes over the whole clip (pass m gives what a rollout of m steps from the truth would recycle), so
-that the model meets its own errors before stage 3 exists. Source: AAPT section 3.3.
+average. `own_history` is ours: on that share of steps the recycled frames come from the student's own free rollout of
+the clip (no gradient, through the KV cache), and the loss is the squared error to the truth, so that the model meets
+its own errors before stage 3 exists. Source: AAPT section 3.3.
 
 Does not know about caches, worlds or evaluation.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from controls.errors import UserError
 from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
+from generator.rollout import rollout
 from generator.samplers.schedule import clean_from_velocity, mix, uniform_times
 from generator.training.adaptation import apply_gradients
 from generator.training.dit_run import (
@@ -50,7 +51,6 @@ class ConsistencyTraining(DiTTraining):
     muon: float = 5e-4
     pure_noise: float = 0.25
     own_history: float = 0.5
-    own_passes: int = 3
 
 
 def consistency_loss(
@@ -83,15 +83,10 @@ def consistency_loss(
 
 
 @torch.no_grad()
-def own_recycled(student: CausalDiT, batch: Batch, passes: int, generator: torch.Generator) -> Tensor:
-    """Recycled frames (B, F, C, H, W) as a rollout of `passes` one-step frames from the truth would have them."""
-    recycled = batch.recycled
-    t = torch.ones(len(recycled), device=recycled.device)
-    for _ in range(passes):
-        noise = torch.randn(recycled.shape, generator=generator, device=recycled.device)
-        made = noise - student(noise, recycled, t, batch.actions, batch.rays)
-        recycled = torch.cat([batch.first[:, None], made[:, :-1].to(recycled)], dim=1)
-    return recycled
+def own_recycled(student: CausalDiT, batch: Batch, seed: int) -> Tensor:
+    """Recycled frames (B, F, C, H, W) of a free one-step rollout from the first frame, as play would have them."""
+    made = rollout(student, batch.first, batch.actions, batch.rays, seed)
+    return torch.cat([batch.first[:, None], made[:, :-1].to(batch.first)], dim=1)
 
 
 def own_history_loss(student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator) -> Tensor:
@@ -108,8 +103,7 @@ def stage_loss(run: DiTRun, config: ConsistencyTraining, teacher: CausalDiT, tim
     choice = step_rng(config.seed, run.step, "choice")
     batch = run.draw()
     if choice.random() < config.own_history:
-        passes = int(choice.integers(1, config.own_passes + 1))
-        recycled = own_recycled(run.dit, batch, passes, generator)
+        recycled = own_recycled(run.dit, batch, int(choice.integers(2**31)))
         return "own_history", own_history_loss(run.dit, batch, recycled, generator)
     recycled = corrupt_history(batch.recycled, config.history_noise, generator)
     loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from generator.data.latents import LatentClips
+from generator.rollout import frame_noise
 from generator.training.consistency import consistency_loss, own_history_loss, own_recycled
 from generator.training.helpers import step_generator, step_rng
 
@@ -44,12 +45,17 @@ def test_at_the_last_time_the_target_is_the_teachers_data(latents):
 
 
 def test_own_history_is_what_a_rollout_would_recycle(make_dit, latents):
-    """After m passes the first m frames follow the student's own frames, the first of them the truth."""
+    """One-step frames are the fixed point: under the rollout's own noise the whole clip gives the rollout again."""
     dit, batch = make_dit(), windows(latents, 2, 4)
-    recycled = own_recycled(dit, batch, 2, step_generator(0, 1))
+    recycled = own_recycled(dit, batch, 5)
     assert torch.equal(recycled[:, 0], batch.first)
-    assert not torch.allclose(recycled[:, 1:], batch.recycled[:, 1:])
-    assert torch.equal(own_recycled(dit, batch, 0, step_generator(0, 1)), batch.recycled)
+    noise = torch.stack(
+        [torch.stack([frame_noise(5 + b, k, batch.first.shape[1:]) for k in range(4)]) for b in range(2)]
+    )
+    with torch.no_grad():
+        made = noise - dit(noise, recycled, torch.ones(2), batch.actions, batch.rays)
+    assert torch.allclose(made[:, :-1], recycled[:, 1:], atol=1e-5)
+    assert not torch.allclose(recycled[:, 1:], batch.recycled[:, 1:], atol=1e-2)
 
 
 def test_a_perfect_student_has_no_loss_after_its_own_history(latents):

@@ -30,7 +30,7 @@ def stage(request, latents, tokenizer_run, world_folder):
     if request.param == "adaptation":
         return adaptation, AdaptationTraining(**shared)
     # with seed 8 both of its losses come before step 2 and again after it
-    return consistency, ConsistencyTraining(**shared, start=str(world_folder), own_passes=2, seed=8)
+    return consistency, ConsistencyTraining(**shared, start=str(world_folder), seed=8)
 
 
 both = pytest.mark.parametrize("stage", ["adaptation", "consistency"], indirect=True)
