@@ -115,7 +115,7 @@ def backends() -> list[str]:
     """Each backend: installed, or how to get it."""
     lines = ["The backends torch-fp32 and torch-bf16 come with torch."]
     if (found := version("openvino")) is not None:
-        return [*lines, f"OpenVINO {found} is installed (backends openvino and mixed)."]
+        return [*lines, f"OpenVINO {found} is installed (backend openvino)."]
     return [*lines, "OpenVINO is not installed (usually the fastest on a processor); run: pip install openvino"]
 
 

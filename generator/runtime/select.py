@@ -16,7 +16,7 @@ from generator.checkpoint import Weights
 from generator.runtime.backend import Backend
 from generator.runtime.eager import EagerDecoder, EagerTransformer
 
-BACKENDS = ("auto", "torch-fp32", "torch-bf16", "openvino", "mixed")
+BACKENDS = ("auto", "torch-fp32", "torch-bf16", "torch-compiled", "openvino")
 
 
 def best_backend() -> str:
@@ -35,6 +35,10 @@ def open_backend(name: str, weights: Weights, threads: int) -> Backend:
         dit = copy.deepcopy(weights.dit).to(dtype)
         vae = copy.deepcopy(weights.tokenizer).to(dtype)
         return Backend(chosen, EagerTransformer(dit), EagerDecoder(vae))
+    if chosen == "torch-compiled":
+        from generator.runtime.compiled import open_compiled
+
+        return open_compiled(chosen, weights)
     if importlib.util.find_spec("openvino") is None:
         raise UserError(f"The backend {chosen!r} needs the package openvino; run: pip install openvino")
     from generator.runtime.openvino import open_openvino

@@ -6,6 +6,7 @@ Tolerances are on latents of unit variance (mean absolute difference over a roll
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ from generator.runtime.encode import encode_picture
 from generator.runtime.select import BACKENDS, best_backend, open_backend
 from generator.world import World
 
-LATENT = {"torch-fp32": 0.0, "torch-bf16": 0.06, "openvino": 0.06, "mixed": 0.06}
-PIXEL = {"torch-fp32": 0.0, "torch-bf16": 1.0, "openvino": 1.0, "mixed": 1.0}
+LATENT = {"torch-fp32": 0.0, "torch-bf16": 0.06, "openvino": 0.06, "torch-compiled": 0.06}
+PIXEL = {"torch-fp32": 0.0, "torch-bf16": 1.0, "openvino": 1.0, "torch-compiled": 1.0}
 STEPS = 14  # the window of the tiny world is 3
 
 
@@ -70,8 +71,10 @@ def right(weights, first, inputs):
 
 @pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "auto"])
 def backend(request, weights):
-    if request.param in ("openvino", "mixed") and importlib.util.find_spec("openvino") is None:
+    if request.param == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
+    if request.param == "torch-compiled" and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
     return open_backend(request.param, weights, 1)
 
 

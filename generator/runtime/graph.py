@@ -1,0 +1,114 @@
+"""Backends made of two compiled graphs: everything around the graphs, written once for every compiler.
+
+Shape key: as in explicit.py. A graph is a function from arrays to arrays; what it returns is only read until its next
+call. Only the first frame's decode stays in torch (once a session).
+
+Does not know which compiler made a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from generator.model.dit import CausalDiT
+from generator.model.kv_cache import slot_of
+from generator.rollout import frame_noise
+from generator.runtime.backend import Float, Pixels, State
+from generator.runtime.eager import EagerDecoder
+from generator.runtime.explicit import ExplicitDecode, ExplicitStep, clock_at
+from generator.tokenizer.vae import VideoVAE
+
+Arrays = Sequence[npt.NDArray[Any]]
+Graph = Callable[[Arrays], Arrays]
+Compiler = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
+
+
+class GraphTransformer:
+    """The explicit step as a graph; the ring cache lives here as plain arrays that the graph reads in place."""
+
+    def __init__(self, model: CausalDiT, compiler: Compiler) -> None:
+        c = self.config = model.config
+        slots, head = c.sink + c.window + 1, c.model_width // c.heads
+        self.tokens = c.tokens
+        self.keys = np.zeros((c.depth, c.heads, slots * c.tokens, head), np.float32)
+        self.values = np.zeros_like(self.keys)
+        self.latent = np.zeros((1, c.latent_channels, c.height, c.width), np.float32)
+        self.seed, self._index = 0, 0
+        actions = np.zeros((c.ticks, c.action_fields), np.float32)
+        rays = np.zeros((c.ray_channels, c.height, c.width), np.float32)
+        example = tuple(torch.from_numpy(np.array(a)) for a in self._inputs(actions, rays))
+        self.graph = compiler(ExplicitStep(model), example)
+
+    def _inputs(self, actions: Float, rays: Float) -> list[Float]:
+        clock = clock_at(self.config, self._index)
+        noise = frame_noise(self.seed, self._index, self.latent.shape[1:])[None].numpy()
+        channels = (noise, self.latent, actions[None], rays[None])
+        arrays = (*channels, clock.now, clock.store, clock.sinks, clock.mask, self.keys, self.values)
+        return [np.ascontiguousarray(array, np.float32) for array in arrays]
+
+    def reset(self, first: Tensor, seed: int) -> None:
+        """See `backend.Transformer.reset`."""
+        self.latent[:] = first.numpy()
+        self.seed, self._index = seed, 0
+
+    @property
+    def frame_index(self) -> int:
+        """Latent frames generated since reset."""
+        return self._index
+
+    def step(self, actions: Float, rays: Float) -> Tensor:
+        """See `backend.Transformer.step`."""
+        clean, keys, values = self.graph(self._inputs(actions, rays))
+        slot = slot_of(self._index, self.config.window, self.config.sink)
+        place = slice(slot * self.tokens, (slot + 1) * self.tokens)
+        self.keys[:, :, place] = keys
+        self.values[:, :, place] = values
+        self.latent[:] = clean
+        self._index += 1
+        return torch.from_numpy(self.latent.copy())
+
+    def state(self) -> State:
+        """See `backend.Transformer.state`."""
+        place = np.array([self.seed, self._index])
+        return {"keys": self.keys.copy(), "values": self.values.copy(), "recycled": self.latent.copy(), "place": place}
+
+    def load(self, state: State) -> None:
+        """See `backend.Transformer.load`."""
+        self.keys[:], self.values[:], self.latent[:] = state["keys"], state["values"], state["recycled"]
+        self.seed, self._index = (int(v) for v in state["place"])
+
+
+class GraphDecoder:
+    """The explicit decode as a graph; the first frame goes through eager torch."""
+
+    def __init__(self, model: VideoVAE, compiler: Compiler) -> None:
+        self.eager = EagerDecoder(model)
+        latent = torch.zeros(1, model.config.latent_channels, *model.config.latent_size)
+        self.memory: list[npt.NDArray[Any]] = [m.contiguous().numpy() for m in self.eager.memory]
+        self.graph = compiler(ExplicitDecode(model), (latent, *self.eager.memory))
+
+    def first(self, latent: Tensor) -> Pixels:
+        """See `backend.Decoder.first`."""
+        picture = self.eager.first(latent)
+        self.memory = [m.contiguous().numpy() for m in self.eager.memory]
+        return picture
+
+    def next(self, latent: Tensor) -> Pixels:
+        """See `backend.Decoder.next`."""
+        frames, *memory = self.graph((latent.numpy(), *self.memory))
+        self.memory = [np.array(array) for array in memory]
+        return np.array(frames)
+
+    def state(self) -> State:
+        """See `backend.Decoder.state`."""
+        return {str(number): np.array(array) for number, array in enumerate(self.memory)}
+
+    def load(self, state: State) -> None:
+        """See `backend.Decoder.load`."""
+        self.memory = [np.array(state[str(number)]) for number in range(len(self.memory))]
