@@ -23,6 +23,7 @@ from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
 from generator.rollout import rollout
 from generator.samplers.schedule import clean_from_velocity, mix, uniform_times
+from generator.tokenizer.vae import VideoVAE
 from generator.training.adaptation import apply_gradients
 from generator.training.dit_run import (
     DiTRun,
@@ -40,17 +41,23 @@ from generator.training.helpers import (
     step_generator,
     step_rng,
 )
+from generator.training.perceptual import Lpips
 
 
 @dataclass(frozen=True)
 class ConsistencyTraining(DiTTraining):
-    """Settings of stage 2: `times` fixed times, share of one-step noise draws, and of own-history steps."""
+    """Settings of stage 2: `times` fixed times, share of one-step noise draws, and of own-history steps.
+
+    `lpips` weighs a perceptual term on own-history steps (0: none), on `lpips_clips` clips of the batch.
+    """
 
     times: int = 32
     lr: float = 2.5e-4
     muon: float = 5e-4
     pure_noise: float = 0.25
     own_history: float = 0.5
+    lpips: float = 0.0
+    lpips_clips: int = 2
 
 
 def consistency_loss(
@@ -89,22 +96,52 @@ def own_recycled(student: CausalDiT, batch: Batch, seed: int) -> Tensor:
     return torch.cat([batch.first[:, None], made[:, :-1].to(batch.first)], dim=1)
 
 
-def own_history_loss(student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator) -> Tensor:
+def own_history_loss(
+    student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator, pictures: PictureLoss | None = None
+) -> Tensor:
     """Squared error of one-step frames that follow the student's own frames, against the truth."""
     t = torch.ones(len(recycled), device=recycled.device)
     noise = torch.randn(recycled.shape, generator=generator, device=recycled.device)
     made = noise - student(noise, recycled, t, batch.actions, batch.rays)
-    return (made.float() - batch.target).square().mean()
+    loss = (made.float() - batch.target).square().mean()
+    return loss if pictures is None else loss + pictures(made.float(), batch.target, generator)
 
 
-def stage_loss(run: DiTRun, config: ConsistencyTraining, teacher: CausalDiT, times: Tensor) -> tuple[str, Tensor]:
+class PictureLoss:
+    """LPIPS between decoded pictures of one random latent frame and its truth's, on the first `clips` of a batch.
+
+    The decoder starts one latent frame earlier from an empty memory, for both alike. Ours: squared error alone blurs.
+    """
+
+    def __init__(self, tokenizer: VideoVAE, weight: float, clips: int) -> None:
+        self.tokenizer, self.weight, self.clips = tokenizer, weight, clips
+        self.lpips = Lpips().to(tokenizer.scale.device)
+
+    def __call__(self, made: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+        """made, target (B, F, C, H, W), normalised; a scalar."""
+        k = int(torch.randint(1, made.shape[1], (1,), generator=generator, device=made.device))
+        with torch.no_grad():
+            real = self._decode(target, k)
+        return self.weight * self.lpips(self._decode(made, k).float(), real.float()).mean()
+
+    def _decode(self, latents: Tensor, k: int) -> Tensor:
+        pair = self.tokenizer.denormalise(latents[: self.clips, k - 1 : k + 1])
+        decoder = self.tokenizer.decoder
+        state = decoder.init_state(len(pair), (pair.shape[-2], pair.shape[-1]), pair)
+        frames = self.tokenizer.config.time
+        return decoder(pair, state, False)[0][:, -frames::2].flatten(0, 1)
+
+
+def stage_loss(
+    run: DiTRun, config: ConsistencyTraining, teacher: CausalDiT, times: Tensor, pictures: PictureLoss | None
+) -> tuple[str, Tensor]:
     """The loss of the present step and its name."""
     generator = step_generator(config.seed, run.step, "loss", run.device.type)
     choice = step_rng(config.seed, run.step, "choice")
     batch = run.draw()
     if choice.random() < config.own_history:
         recycled = own_recycled(run.dit, batch, int(choice.integers(2**31)))
-        return "own_history", own_history_loss(run.dit, batch, recycled, generator)
+        return "own_history", own_history_loss(run.dit, batch, recycled, generator, pictures)
     recycled = corrupt_history(batch.recycled, config.history_noise, generator)
     loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator)
     return "consistency", loss
@@ -119,12 +156,13 @@ def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiT
     if run.step:  # resumed: the teacher is where the run began, not where it stands
         teacher.load_state_dict(load_teacher(config))
     times = uniform_times(config.times, run.world.shift)
+    pictures = PictureLoss(run.tokenizer, config.lpips, config.lpips_clips) if config.lpips else None
     bar = Progress("consistency", quiet)
     try:
         while (progress := run.budget.progress(run.step)) < 1.0:
             set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
             with run.autocast():
-                name, loss = stage_loss(run, config, teacher, times)
+                name, loss = stage_loss(run, config, teacher, times, pictures)
             finish_step(run, name, loss, apply_gradients(run, loss))
             bar.show(progress, step=run.step)
             keep(run, teacher=False)

@@ -5,6 +5,7 @@ import torch
 
 from generator.data.latents import LatentClips
 from generator.rollout import frame_noise
+from generator.training import consistency
 from generator.training.consistency import consistency_loss, own_history_loss, own_recycled
 from generator.training.helpers import step_generator, step_rng
 
@@ -62,3 +63,22 @@ def test_a_perfect_student_has_no_loss_after_its_own_history(latents):
     batch = windows(latents, 2, 4)
     made = own_history_loss(lambda n, *rest: n - batch.target, batch, batch.recycled, step_generator(0, 0))
     assert made.item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_picture_loss_is_nothing_for_the_truth_and_grows_with_the_error(tiny_vae, monkeypatch):
+    """With a plain distance in the place of LPIPS: what is decoded and compared is the test here."""
+
+    class Plain(torch.nn.Module):
+        def forward(self, first, second):
+            return (first - second).square().mean((1, 2, 3))
+
+    monkeypatch.setattr(consistency, "Lpips", Plain)
+    high, wide = tiny_vae.config.latent_size
+    target = torch.randn(2, 4, tiny_vae.config.latent_channels, high, wide)
+    loss = consistency.PictureLoss(tiny_vae, 1.0, 2)
+    made = (target + 0.1).requires_grad_()
+    near, far = (loss(made + shift, target, step_generator(0, 3)) for shift in (0.0, 0.5))
+    assert loss(target, target, step_generator(0, 3)) == 0.0
+    assert 0.0 < near < far
+    near.backward()
+    assert made.grad is not None and made.grad.abs().sum() > 0
