@@ -52,8 +52,8 @@ class ConsistencyTraining(DiTTraining):
     """
 
     times: int = 32
-    lr: float = 2.5e-4
-    muon: float = 5e-4
+    lr: float = 1e-5
+    muon: float = 2e-5
     pure_noise: float = 0.25
     own_history: float = 0.5
     lpips: float = 0.0
