@@ -23,10 +23,7 @@ def map_infos(seed: int, maps: int, first: int = 0) -> list[MapInfo]:
 
 
 def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
-    """Write maps `first` ..
-
-    `first + maps - 1` of world `seed` to the PK3 `out`; MAP names count from first + 1.
-    """
+    """Write `maps` maps of world `seed`, from number `first`, to the PK3 `out`; MAP names count from first + 1."""
     assert maps >= 1 and first >= 0 and first + maps <= 999, (maps, first)
     entries: dict[str, bytes] = {"PLAYPAL.pal": playpal(), "COLORMAP.lmp": colormap()}
     names: set[str] = set()
