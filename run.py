@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from controls.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
-STAGES = ("tokenizer", "latents", "adaptation", "consistency", "all")
+STAGES = ("tokenizer", "latents", "adaptation", "consistency", "adversarial", "all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,6 +135,7 @@ def fill_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="encoded clips")
     parser.add_argument("--tokenizer", type=Path, default=Path("runs/tokenizer"), help="the tokenizer's run")
     parser.add_argument("--start", default="", help="weights to begin from")
+    parser.add_argument("--resume-discriminator-from", default="", metavar="FILE", help="adversarial: an earlier run's")
     parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after this much work")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--hours", type=float, default=0.0, help="all: time for every stage together")
@@ -180,10 +181,12 @@ def train_stage(
 ) -> None:
     """One stage with the command's settings; fields that a stage does not have are left out."""
     if stage == "latents":
+        from generator.config import preset
         from generator.data.latents import encode_dataset
         from generator.training.tokenizer import load_tokenizer
 
-        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents)
+        reproject = preset(args.preset)["dit"].get("reproject", False)
+        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents, reproject=reproject)
         return
     config_class, run = stage_of(stage)
     values = {
@@ -194,6 +197,7 @@ def train_stage(
         "minutes": minutes,
         "steps": steps,
         "start": start,
+        "discriminator": args.resume_discriminator_from,
     }
     known = get_type_hints(config_class)
     config = config_class(**{k: v for k, v in values.items() if k in known})
@@ -212,6 +216,10 @@ def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
         from generator.training import adaptation
 
         return adaptation.AdaptationTraining, adaptation.train
+    if stage == "adversarial":
+        from generator.training import adversarial
+
+        return adversarial.AdversarialTraining, adversarial.train
     from generator.training import consistency
 
     return consistency.ConsistencyTraining, consistency.train

@@ -5,14 +5,17 @@ Does not know where the numbers come from or how they are shown.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+MEMORY_EVERY = 30.0  # seconds of video between two samples of the memory
+MEMORY_FIT = 3  # samples that a slope needs
 _IMPORTED = time.perf_counter()
 
 
@@ -45,11 +48,18 @@ def own_peak_rss_mb() -> float:
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
+def rss_mb(pid: int | None = None) -> float:
+    """The resident memory of a process (None: this one) now, in MB; 0 where the system does not tell or it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1024 * 1024)
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def process_age() -> float:
     """Seconds since this process started; since this module was imported where the system does not tell."""
     try:
-        import os
-
         started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         return max(0.0, uptime - started / os.sysconf("SC_CLK_TCK"))
@@ -116,3 +126,42 @@ class Figures:
         """Video frames a second over the last two seconds or so."""
         span = self._recent[-1] - self._recent[0] if len(self._recent) > 1 else 0.0
         return (len(self._recent) - 1) / span if span > 0 else 0.0
+
+
+class MemoryTrend:
+    """Resident memory in MB, read by `read` at the first frame, after every 30 s of video, and when asked.
+
+    By frames, not by the clock, so that a run that is not paced is sampled as often as it plays.
+    """
+
+    def __init__(self, read: Callable[[], float], fps: float, every: float = MEMORY_EVERY) -> None:
+        self._read = read
+        self._fps = fps
+        self._every = max(1, round(every * fps))
+        self._samples: list[tuple[int, float]] = []
+
+    def shown(self, frames: int) -> None:
+        """`frames` video frames have been shown so far."""
+        if not self._samples or frames - self._samples[-1][0] >= self._every:
+            self.sample(frames)
+
+    def sample(self, frames: int) -> None:
+        """Read the memory now, after `frames` video frames."""
+        if not self._samples or frames > self._samples[-1][0]:
+            self._samples.append((frames, self._read()))
+
+    def report(self) -> dict[str, float | None]:
+        """{start, end, max, slope_mb_per_hour}, None where unknown.
+
+        The slope is that of a straight line through the later half of the samples (the earlier half warms up), per
+        hour of video; None when that half has fewer than three samples.
+        """
+        if not self._samples:
+            return dict.fromkeys(("start", "end", "max", "slope_mb_per_hour"))
+        frames, values = np.array(self._samples, np.float64).T
+        half = len(values) // 2
+        slope = None
+        if len(values) - half >= MEMORY_FIT:
+            slope = round(float(np.polyfit(frames[half:] / (3600 * self._fps), values[half:], 1)[0]), 1)
+        start, end, most = (round(float(v), 1) for v in (values[0], values[-1], values.max()))
+        return {"start": start, "end": end, "max": most, "slope_mb_per_hour": slope}

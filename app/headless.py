@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.door import DEFAULT_SIZE, Door
-from app.figures import own_peak_rss_mb, process_age
+from app.figures import MemoryTrend, own_peak_rss_mb, process_age, rss_mb
 from app.pacing import PacingConfig, WallClock, rest
 from app.player import PlaySession, Row
 from app.protocol import Load, Ready
@@ -93,14 +93,15 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
         config = PacingConfig(ready.fps, ready.spec.ticks, paced=not args.no_pacing)
         session = PlaySession(generator, ScriptTicks(script), WallClock(), config)
         session.begin(picture, args.seed)
+        memory = MemoryTrend(lambda: rss_mb() + rss_mb(generator.pid), ready.fps)
         with open_writer(args.out, ready.fps) as writer:
-            digest = _play(session, generator, writer, args.frames)
+            digest = _play(session, generator, writer, args.frames, memory)
     finally:
         generator.close()
     report = _report(session, ready, digest)
     report["startup_s"] = round(startup.at(session.first_generated), 3)
     report["peak_rss_mb"] = round(own_peak_rss_mb() + generator.child_peak_rss_mb, 1)
-    report |= {"scene": scene.name, "seed": args.seed}
+    report |= {"rss_mb": memory.report(), "scene": scene.name, "seed": args.seed}
     _write_report(args.json, report)
     return report
 
@@ -120,7 +121,9 @@ def _first_scene(door: Door) -> Any:
     return scenes[0]
 
 
-def _play(session: PlaySession, generator: GeneratorProcess, writer: FrameWriter, frames: int) -> str:
+def _play(
+    session: PlaySession, generator: GeneratorProcess, writer: FrameWriter, frames: int, memory: MemoryTrend
+) -> str:
     digest = hashlib.sha256()
     while session.figures.frames < frames:
         session.poll()
@@ -128,6 +131,7 @@ def _play(session: PlaySession, generator: GeneratorProcess, writer: FrameWriter
         frame = session.due()
         if frame is not None:
             session.shown(frame)
+            memory.shown(session.figures.frames)
             digest.update(frame.pixels.tobytes())
             writer.add(frame.pixels)
             continue
@@ -141,6 +145,7 @@ def _play(session: PlaySession, generator: GeneratorProcess, writer: FrameWriter
             session.next_wake(),
             session.config.spin if session.config.paced else 0.0,
         )
+    memory.sample(session.figures.frames)
     return digest.hexdigest()
 
 

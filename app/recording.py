@@ -7,6 +7,7 @@ Does not know about pacing, actions or what the frames show.
 
 from __future__ import annotations
 
+import io
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from controls.errors import UserError
+from controls.files import write_atomic
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,13 +37,9 @@ def _refused(path: Path, error: OSError) -> UserError:
 
 def write_png(frame: Pixels, path: Path) -> None:
     """One frame uint8 (Y, X, 3) as a PNG, whole or not at all; UserError when it cannot be written."""
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        Image.fromarray(frame).save(partial, format="PNG", compress_level=1)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise _refused(path, error) from error
+    blob = io.BytesIO()
+    Image.fromarray(frame).save(blob, format="PNG", compress_level=1)
+    write_atomic(path, blob.getvalue())
 
 
 class NoWriter:
@@ -75,7 +73,10 @@ class PngWriter(NoWriter):
 
 
 class Mp4Writer(NoWriter):
-    """One H.264 file, 4:2:0, near lossless; removed when the run fails."""
+    """One H.264 file, 4:2:0, near lossless; removed when the run fails.
+
+    Streamed to a neighbouring name and renamed at the end: a long recording is too large for `write_atomic`.
+    """
 
     def __init__(self, path: Path, fps: float, threads: int = 1) -> None:
         self.path = path

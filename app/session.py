@@ -9,6 +9,7 @@ Does not know about windows, pacing or what the player sees.
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import os
@@ -48,6 +49,7 @@ from app.protocol import (
 from app.ring import FrameRing, RingWriter
 from controls.action import Action
 from controls.errors import UserError
+from controls.files import write_atomic
 
 OpenWorld = Callable[[Load], WorldLike]
 SLOTS = 4  # one being written, one being shown, two of slack
@@ -61,14 +63,9 @@ def _leave_with_parent() -> None:
 
 
 def _write_state(path: Path, state: dict[str, npt.NDArray[Any]]) -> None:
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **state)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"Could not save the world to {path} ({error.strerror}); free some space.") from error
+    blob = io.BytesIO()
+    np.savez(blob, **state)  # type: ignore[arg-type]
+    write_atomic(path, blob.getvalue())
 
 
 def _read_state(path: Path) -> dict[str, npt.NDArray[Any]]:

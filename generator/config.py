@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "depth": 2,
             "heads": 2,
             "window": 4,
+            "reproject": True,
         },
     },
     "pocket": {
@@ -45,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "heads": 5,
             "window": 11,
             "sink": 0,
+            "reproject": True,
         },
     },
     "base": {

@@ -3,27 +3,83 @@
 Shape key: B batch, C channels, H, W latent size, P action fields, R ray channels.
 Everything random comes from (seed, frame_index). Source: AAPT sections 3.1 and 3.4 (student forcing, one step).
 
-Does not know about pictures, windows or losses.
+A model that recycles a reprojection needs its pictures as it goes: an `Eye` decodes them beside the rollout.
+
+Does not know about windows or losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from generator.model.dit import CausalDiT, Prefix
 from generator.model.kv_cache import KVCache
-
-Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+from generator.tokenizer.blocks import State
+from generator.tokenizer.reproject import Reprojector, to_picture
+from generator.tokenizer.vae import VideoVAE
 
 
 def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> Tensor:
     """float32 standard normal noise of one latent frame, the same on every machine: shape (C, H, W)."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + frame_index) & 0x7FFF_FFFF_FFFF_FFFF)
     return torch.randn(shape, generator=generator)
+
+
+class Eye:
+    """The pictures of a batch of rollouts as a player sees them: decoded one latent frame at a time, never with a
+    gradient. `ahead` turns the last one by the next look and encodes it.
+    """
+
+    def __init__(self, vae: VideoVAE, hfov: float) -> None:
+        self.vae, self.turn = vae, Reprojector(vae, hfov)
+        self.memory: State = ()
+        self.picture = torch.empty(0)
+
+    @torch.no_grad()
+    def open(self, first: Tensor) -> None:
+        """Begin with the normalised latents of the first pictures (B, C, H, W)."""
+        like = next(self.vae.decoder.parameters())
+        self.memory = self.vae.decoder.init_state(len(first), (first.shape[-2], first.shape[-1]), like)
+        self._show(first.to(like), True)
+
+    @torch.no_grad()
+    def see(self, latent: Tensor) -> None:
+        """Decode the next normalised latents (B, C, H, W)."""
+        self._show(latent.to(self.picture), False)
+
+    def _show(self, latent: Tensor, first: bool) -> None:
+        video, self.memory = self.vae.decoder(self.vae.denormalise(latent)[:, None], self.memory, first)
+        self.picture = to_picture(video[:, -1])
+
+    @torch.no_grad()
+    def ahead(self, look: Tensor) -> Tensor:
+        """The reprojected latents (B, C, H, W) under look (B, ticks, 2) degrees."""
+        return self.turn(self.turn.views(self.picture, look)).float()
+
+
+class Conditions(Protocol):
+    """What leads a rollout: actions (B, F, ticks, P), rays (B, F, R, H, W), look (B, F, ticks, 2) in degrees."""
+
+    @property
+    def actions(self) -> Tensor:
+        """Encoded actions."""
+
+    @property
+    def rays(self) -> Tensor:
+        """Ray maps."""
+
+    @property
+    def look(self) -> Tensor:
+        """Degrees per tick."""
+
+
+def open_eye(dit: CausalDiT, vae: VideoVAE, hfov: float) -> Eye | None:
+    """An `Eye` for models that need one."""
+    return Eye(vae, hfov) if dit.config.reproject else None
 
 
 @dataclass
@@ -43,10 +99,10 @@ def start(dit: CausalDiT, first: Tensor, seed: int) -> RolloutState:
     return RolloutState(first.to(weight), dit.new_cache(first.shape[0]), seed)
 
 
-def advance(dit: CausalDiT, state: RolloutState, actions: Tensor, rays: Tensor) -> Tensor:
+def advance(dit: CausalDiT, state: RolloutState, actions: Tensor, rays: Tensor, ahead: Tensor | None = None) -> Tensor:
     """Generate the next latent frame (B, C, H, W) with one evaluation at t = 1; updates the state.
 
-    actions (B, ticks, P), rays (B, R, H, W).
+    actions (B, ticks, P), rays (B, R, H, W); ahead (B, C, H, W) for models that recycle a reprojection.
     """
     like = state.recycled
     noise = torch.stack(
@@ -56,7 +112,7 @@ def advance(dit: CausalDiT, state: RolloutState, actions: Tensor, rays: Tensor) 
     t = torch.ones(like.shape[0], device=like.device)
     velocity = dit.step(
         noise,
-        like,
+        with_ahead(like, ahead),
         t,
         actions.to(like),
         rays.to(like),
@@ -69,22 +125,44 @@ def advance(dit: CausalDiT, state: RolloutState, actions: Tensor, rays: Tensor) 
     return state.recycled
 
 
+def with_ahead(recycled: Tensor, ahead: Tensor | None) -> Tensor:
+    """The recycled channels (..., C or 2C, H, W) from the last latents and their reprojection (..., C, H, W)."""
+    return recycled if ahead is None else torch.cat([recycled, ahead.to(recycled)], dim=-3)
+
+
+def rollout(dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, eye: Eye | None = None) -> Tensor:
+    """A free rollout from first (B, C, H, W): (B, F, C, H, W). `eye` where the model recycles a reprojection."""
+    return rollout_and_history(dit, first, conditions, seed, eye)[0]
+
+
 @torch.no_grad()
-def rollout(dit: CausalDiT, first: Tensor, actions: Tensor, rays: Tensor, seed: int) -> Tensor:
-    """A free rollout: first (B, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W) to (B, F, C, H, W)."""
-    state = start(dit, first, seed)
-    frames = [advance(dit, state, actions[:, k], rays[:, k]) for k in range(actions.shape[1])]
-    return torch.stack(frames, dim=1)
+def rollout_and_history(
+    dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, eye: Eye | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `rollout`, and the recycled channels that each frame was given (B, F, C or 2C, H, W)."""
+    if eye:
+        eye.open(first)
+    return continue_rollout(dit, start(dit, first, seed), conditions, eye)
+
+
+@torch.no_grad()
+def continue_rollout(
+    dit: CausalDiT, state: RolloutState, conditions: Conditions, eye: Eye | None = None
+) -> tuple[Tensor, Tensor]:
+    """The next frames of a rollout that stands at `state` (and `eye`), which both move on; as above."""
+    frames, history = [], []
+    for k in range(conditions.actions.shape[1]):
+        ahead = eye.ahead(conditions.look[:, k]) if eye else None
+        history.append(with_ahead(state.recycled, ahead))
+        frames.append(advance(dit, state, conditions.actions[:, k], conditions.rays[:, k], ahead))
+        if eye:
+            eye.see(frames[-1])
+    return torch.stack(frames, dim=1), torch.stack(history, dim=1)
 
 
 @torch.no_grad()
 def teacher_rollout(
-    dit: CausalDiT,
-    first: Tensor,
-    actions: Tensor,
-    rays: Tensor,
-    seed: int,
-    times: Tensor,
+    dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, times: Tensor, eye: Eye | None = None
 ) -> Tensor:
     """A free rollout with several evaluations per latent frame (Euler), one rolling KV cache per grid point.
 
@@ -93,13 +171,18 @@ def teacher_rollout(
     """
     grid = times.tolist()
     caches = [dit.new_cache(first.shape[0]) for _ in grid[:-1]]
-    recycled, frames = first.to(dit.embed.weight), []
-    for k in range(actions.shape[1]):
-        x = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(recycled)
+    last, frames = first.to(dit.embed.weight), []
+    if eye:
+        eye.open(first)
+    for k in range(conditions.actions.shape[1]):
+        x = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(last)
+        recycled = with_ahead(last, eye.ahead(conditions.look[:, k]) if eye else None)
+        given = (conditions.actions[:, k].to(x), conditions.rays[:, k].to(x))
         for cache, now, after in zip(caches, grid[:-1], grid[1:], strict=True):
             t = torch.full((len(x),), now, device=x.device)
-            velocity = dit.step(x, recycled, t, actions[:, k].to(x), rays[:, k].to(x), cache, k)
-            x = x + (after - now) * velocity
-        recycled = x
+            x = x + (after - now) * dit.step(x, recycled, t, *given, cache, k)
+        last = x
         frames.append(x)
+        if eye:
+            eye.see(x)
     return torch.stack(frames, dim=1)

@@ -48,11 +48,12 @@ class World:
         self.fps: float = config.fps
         self.camera = Camera(config.hfov, config.picture[0] / config.picture[1])
         self.latent_size = (config.dit.height, config.dit.width)
-        self.timings: dict[str, float] = {"step_ms": 0.0, "decode_ms": 0.0}
+        self.timings: dict[str, float] = {"step_ms": 0.0, "reproject_ms": 0.0, "decode_ms": 0.0}
         self.hash = loaded.hash
         self._tokenizer = loaded.tokenizer
         self._backend: Backend = open_backend(backend, loaded, threads)
         self._ready = False
+        self._picture = np.zeros((self.size[1], self.size[0], 3), np.uint8)
         self.info: dict[str, Any] = {
             "weights_hash": loaded.hash,
             "backend": self._backend.name,
@@ -76,7 +77,9 @@ class World:
         latent = encode_picture(self._tokenizer, picture)
         self._backend.transformer.reset(latent, seed)
         self._ready = True
-        return self._backend.decoder.first(latent)
+        frames = self._backend.decoder.first(latent)
+        self._picture[:] = frames[-1]
+        return frames
 
     def step(self, action: Action) -> Pixels:
         """Generate the four video frames that an action leads to: uint8 (4, Y, X, 3)."""
@@ -84,12 +87,17 @@ class World:
         began = time.perf_counter()
         look = np.clip(action.look, -self.spec.max_look, self.spec.max_look)
         rays = self.camera.ray_map(look, *self.latent_size).reshape(-1, *self.latent_size)
-        latent = self._backend.transformer.step(encode(action, self.spec), rays)
+        turn, opened = self._backend.reprojection, time.perf_counter()
+        ahead = turn(self._picture, look.astype(np.float32)) if turn else None
+        seen = time.perf_counter()
+        latent = self._backend.transformer.step(encode(action, self.spec), rays, ahead)
         stepped = time.perf_counter()
         frames = self._backend.decoder.next(latent)
+        self._picture[:] = frames[-1]
         done = time.perf_counter()
         self.timings = {
             "step_ms": 1e3 * (stepped - began),
+            "reproject_ms": 1e3 * (seen - opened) if turn else 0.0,
             "decode_ms": 1e3 * (done - stepped),
         }
         return frames
@@ -123,11 +131,15 @@ class World:
 
     def _state(self) -> State:
         state = {f"transformer.{k}": v for k, v in self._backend.transformer.state().items()}
-        return state | {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()}
+        state |= {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()}
+        return state | {"picture": self._picture.copy()}
 
     def _restore(self, state: State) -> None:
         self._backend.transformer.load(_part(state, "transformer."))
         self._backend.decoder.load(_part(state, "decoder."))
+        if state["picture"].shape != self._picture.shape or state["picture"].dtype != np.uint8:
+            raise ValueError(f"its picture is {state['picture'].shape}")
+        self._picture[:] = state["picture"]
 
     def _identity(self) -> str:
         return f"{self.hash}/{self._backend.name}"

@@ -58,10 +58,9 @@ def make_inputs():
 
     def make(dit: CausalDiT, frames: int, batch: int = 1, seed: int = 0) -> list[torch.Tensor]:
         c, g = dit.config, torch.Generator().manual_seed(seed)
-        grid = (batch, frames, c.latent_channels, c.height, c.width)
         return [
-            torch.randn(grid, generator=g),
-            torch.randn(grid, generator=g),
+            torch.randn(batch, frames, c.latent_channels, c.height, c.width, generator=g),
+            torch.randn(batch, frames, c.recycled_channels, c.height, c.width, generator=g),
             torch.rand(batch, generator=g),
             torch.randn(batch, frames, c.ticks, c.action_fields, generator=g),
             torch.randn(batch, frames, c.ray_channels, c.height, c.width, generator=g),
@@ -131,9 +130,9 @@ def tokenizer_run(tiny_vae, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def latents(tiny_vae, data_set, tmp_path_factory):
-    """The data set, encoded."""
+    """The data set, encoded, with its reprojections."""
     folder = tmp_path_factory.mktemp("latents")
-    encode_dataset(tiny_vae, data_set, folder, torch.float32)
+    encode_dataset(tiny_vae, data_set, folder, torch.float32, reproject=True)
     return folder
 
 

@@ -11,7 +11,8 @@ from controls.action import Action, encode
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.latents import LatentClips
-from generator.rollout import rollout
+from generator.evaluation.quality import Led
+from generator.rollout import open_eye, rollout
 from generator.runtime.encode import encode_picture
 from generator.world import World
 
@@ -43,7 +44,7 @@ def test_shapes_and_figures(world, first_picture):
     assert first.shape == (1, 64, 64, 3) and first.dtype == np.uint8 and world.frame_index == 0
     frames = world.step(Action.idle(world.spec))
     assert frames.shape == (4, 64, 64, 3) and frames.dtype == np.uint8 and world.frame_index == 1
-    assert world.timings["step_ms"] > 0 and world.timings["decode_ms"] > 0
+    assert world.timings["step_ms"] > world.timings["reproject_ms"] > 0 and world.timings["decode_ms"] > 0
     assert (world.size, world.fps, world.info["backend"]) == ((64, 64), 24, "torch-fp32")
 
 
@@ -91,22 +92,23 @@ def test_a_state_of_other_weights_is_refused(world, make_world, first_picture):
     assert world.step(Action.idle(world.spec)).shape == (4, 64, 64, 3)
 
 
+@pytest.mark.parametrize("part", ["decoder.0", "picture"])
 @pytest.mark.parametrize("damage", ["lacks", "misshapen", "nonsense"])
-def test_a_damaged_state_is_refused_and_changes_nothing(world, first_picture, damage):
+def test_a_damaged_state_is_refused_and_changes_nothing(world, world_folder, first_picture, damage, part):
     world.reset(first_picture, 1)
     actions = walk(world.spec, 4)
     play(world, actions[:2])
     state = world.save_state()
     ahead = play(world, actions[2:])
     world.load_state(state)
-    name = next(key for key in state if key.startswith("decoder."))
     bad = dict(state)
     if damage == "lacks":
-        bad.pop(name)
+        bad.pop(part)
     else:
-        bad[name] = np.zeros(3, np.float32) if damage == "misshapen" else np.array(["x"])
-    with pytest.raises(UserError, match="damaged"):
-        world.load_state(bad)
+        bad[part] = np.zeros(3, np.float32) if damage == "misshapen" else np.array(["x"])
+    for one in (world, World(world_folder, backend="torch-fp32", threads=1)):
+        with pytest.raises(UserError, match="damaged"):
+            one.load_state(bad)
     assert np.array_equal(play(world, actions[2:]), ahead)
 
 
@@ -128,19 +130,35 @@ def heard(world, monkeypatch) -> list[torch.Tensor]:
     return latents
 
 
-def test_a_world_makes_the_latents_of_a_rollout(world, world_folder, first_picture, monkeypatch):
-    actions, weights, latents = walk(world.spec), load_weights(world_folder), heard(world, monkeypatch)
+@pytest.mark.parametrize("reproject", [True, False], ids=["reproject", "last"])
+def test_a_world_makes_the_latents_of_a_rollout(make_world, first_picture, monkeypatch, reproject):
+    folder = make_world(reproject=reproject)
+    world, weights = World(folder, backend="torch-fp32", threads=1), load_weights(folder)
+    actions, latents = walk(world.spec, 3 * STEPS), heard(world, monkeypatch)
     world.reset(first_picture, 11)
-    play(world, actions)
+    frames = play(world, actions)
     turns = [world.camera.ray_map(a.look, *world.latent_size).reshape(-1, *world.latent_size) for a in actions]
-    made = rollout(
-        weights.dit,
-        encode_picture(weights.tokenizer, first_picture),
-        torch.from_numpy(np.stack([encode(a, world.spec) for a in actions]))[None],
-        torch.from_numpy(np.stack(turns))[None],
-        seed=11,
-    )
+    parts = [encode(a, world.spec) for a in actions], turns, [a.look for a in actions]
+    led = Led(*(torch.from_numpy(np.stack(part))[None] for part in parts))
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov)
+    assert (eye is not None) == reproject
+    made = rollout(weights.dit, encode_picture(weights.tokenizer, first_picture), led, 11, eye)
     assert torch.equal(made[0], torch.stack(latents))
+    if eye:
+        assert np.array_equal((eye.picture[0] + 1) * 127.5, frames[-1].transpose(2, 0, 1))
+
+
+def test_the_picture_that_lies_ahead_is_the_worlds_own(world, first_picture):
+    """What a caller does to the frames that it was given changes nothing."""
+    action, runs = Action.hold(world.spec, "forward", yaw=3.0), []
+    for spoilt in (False, True):
+        frames = world.reset(first_picture, 2)
+        for _ in range(3):
+            if spoilt:
+                frames[:] = 0
+            frames = world.step(action)
+        runs.append(frames)
+    assert np.array_equal(*runs)
 
 
 def test_recorded_ticks_reach_the_model_as_in_training(world, world_folder, data_set, latents, monkeypatch):
@@ -150,7 +168,7 @@ def test_recorded_ticks_reach_the_model_as_in_training(world, world_folder, data
     rows = slice(9, 9 + 4 * STEPS)
     keys, look = (clips.clips[0][name][rows].reshape(STEPS, 4, -1) for name in ("keys", "look"))
     fed, step = [], world._backend.transformer.step
-    monkeypatch.setattr(world._backend.transformer, "step", lambda a, r: (fed.append((a, r)), step(a, r))[1])
+    monkeypatch.setattr(world._backend.transformer, "step", lambda a, r, s: (fed.append((a, r)), step(a, r, s))[1])
     world.reset(np.zeros((64, 64, 3), np.uint8), 0)
     play(world, [Action(k, v) for k, v in zip(keys, look, strict=True)])
     assert np.array_equal(np.stack([a for a, _ in fed]), batch.actions[0].numpy())

@@ -19,6 +19,7 @@ from generator.data.engine import LOOK_STEP, Pose
 from generator.data.navigation import Cell, Point, WalkGrid
 
 PITCH_LOW, PITCH_HIGH = -20.0, 25.0
+RUNNING = 0.25  # share of the time that the run key is held: walking is already 200 map units a second
 ROUNDING = 5  # half cells on either side that a corner of a path is averaged over
 INDEX = {name: i for i, name in enumerate(KEYS)}
 SECTORS = (
@@ -27,9 +28,9 @@ SECTORS = (
 )  # fmt: skip
 # what one does next: share of choices, shortest and longest duration in ticks
 MOODS: dict[str, tuple[float, int, int]] = {
-    "stroll": (0.46, 48, 140),
+    "stroll": (0.42, 48, 140),
     "look": (0.14, 36, 84),
-    "stand": (0.16, 16, 56),
+    "stand": (0.20, 24, 72),
     "strafe": (0.08, 16, 48),
     "back": (0.06, 16, 44),
     "spin": (0.05, 36, 84),
@@ -53,7 +54,7 @@ class Hand:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.quickness = float(rng.uniform(0.16, 0.34))
-        self.top = float(rng.uniform(5.0, 10.0))
+        self.top = float(rng.uniform(4.0, 9.0))
         self.tremor = float(rng.uniform(0.03, 0.22))
         self.rate = np.zeros(2)  # yaw, pitch in degrees per tick
         self.noise = np.zeros(2)
@@ -110,12 +111,12 @@ class Explorer:
     def __init__(self, grid: WalkGrid, rng: np.random.Generator, use_doors: bool = False) -> None:
         self.grid, self.rng, self.use_doors = grid, rng, use_doors
         self.hand = Hand(rng)
-        self.runs = bool(rng.random() < 0.85)
+        self.runs = bool(rng.random() < RUNNING)
         self.mood, self.left = "", 0
         self.plan: Plan | None = None
         self.gaze = 0.0  # degrees that the view is turned away from the way one walks
         self.tilt = 0.0  # the pitch one means to hold
-        self.glance = int(rng.integers(0, 60))  # ticks until the tilt changes
+        rng.integers(0, 60)  # a draw that nothing uses: without it a seed would no longer give the clip it always gave
         self.direction = 0.0
         self.turn = 0.0
         self.held: tuple[str, ...] = ()
@@ -150,8 +151,7 @@ class Explorer:
         here = (pose.x, pose.y)
         self.trail = [*self.trail[-20:], here]
         names, pace = getattr(self, f"_{self.mood}")(pose, here)
-        if self.rng.random() < 1 / 60:
-            self.tilt = float(self.rng.uniform(-16, 20)) if self.rng.random() < 0.35 else float(self.rng.normal(0, 2.5))
+        self._tilt()
         look = self.hand.move(pose, pace)
         keys = np.zeros(len(KEYS), np.uint8)
         keys[[INDEX[name] for name in names]] = 1
@@ -161,12 +161,9 @@ class Explorer:
         return keys, look
 
     def _tilt(self) -> None:
-        """Mostly level; now and then a look up or down for a second or two, and level again."""
-        self.glance -= 1
-        if self.glance < 0:
-            up_or_down = self.rng.random() < 0.3 and abs(self.tilt) < 6
-            self.tilt = float(self.rng.uniform(-16, 21) if up_or_down else self.rng.normal(0, 2))
-            self.glance = int(self.rng.integers(18, 45) if up_or_down else self.rng.integers(40, 120))
+        """Now and then another pitch to hold: mostly near level, one time in three a look up or down."""
+        if self.rng.random() < 1 / 60:
+            self.tilt = float(self.rng.uniform(-16, 20)) if self.rng.random() < 0.35 else float(self.rng.normal(0, 2.5))
 
     def _jump(self, keys: npt.NDArray[np.uint8], moving: bool) -> None:
         if self.jump == 0 and self.rng.random() < (1 / 170 if moving else 1 / 400):
@@ -193,9 +190,11 @@ class Explorer:
             if self.plan is None or self.plan.done:
                 self.plan = self._new_plan(pose)
             if self.rng.random() < 0.15:
-                self.runs = not self.runs if not self.runs or self.rng.random() < 0.3 else self.runs
+                self.runs = bool(self.rng.random() < RUNNING)
         elif mood == "look":
             self.direction = pose.yaw
+        elif mood == "stand":
+            self.hand.set(pose.yaw, pose.pitch)
         elif mood == "spin":
             self.turn = float(self.rng.choice([-1, 1]) * self.rng.uniform(0.6, 3.0))
         elif mood == "strafe":

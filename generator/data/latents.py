@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,28 +29,36 @@ from controls.errors import UserError
 from controls.files import write_atomic
 from generator.checkpoint import as_stored
 from generator.data.clips import Dataset
+from generator.rollout import with_ahead
+from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.tokenizer.vae import VideoVAE
 
+REPROJECTED_AT_ONCE = 6  # latent frames; bounds memory
 ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
 
 
 @dataclass
 class Batch:
-    """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W)."""
+    """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
+    look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W).
+    """
 
     first: Tensor
     target: Tensor
     actions: Tensor
     rays: Tensor
+    look: Tensor
+    ahead: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        return Batch(*(v.to(device, non_blocking=True) for v in (self.first, self.target, self.actions, self.rays)))
+        parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead)
+        return Batch(*(v if v is None else v.to(device, non_blocking=True) for v in parts))  # type: ignore[arg-type]
 
     @property
     def recycled(self) -> Tensor:
-        """Teacher-forced recycled frames (B, F, C, H, W): the true latent before each target."""
-        return torch.cat([self.first[:, None], self.target[:, :-1]], dim=1)
+        """Teacher-forced recycled frames (B, F, C or 2C, H, W): the true latent before each target, and `ahead`."""
+        return with_ahead(torch.cat([self.first[:, None], self.target[:, :-1]], dim=1), self.ahead)
 
 
 def tokenizer_hash(vae: VideoVAE) -> str:
@@ -81,10 +90,25 @@ def encode_clip(vae: VideoVAE, frames: npt.NDArray[np.uint8], dtype: torch.dtype
     return vae.normalise(latents.float()), vae.normalise(alone.float())
 
 
-def encode_dataset(vae: VideoVAE, data: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+@torch.no_grad()
+def reprojected(vae: VideoVAE, hfov: float, latents: Tensor, look: Tensor, dtype: torch.dtype) -> Tensor:
+    """`ahead` (F, C, H, W) of a clip: latents (1 + F, C, H, W) are decoded, turned by look (F, ticks, 2), encoded."""
+    stride, made, turn = vae.config.time, [], Reprojector(vae, hfov)
+    with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
+        pictures = to_picture(vae.decode(vae.denormalise(latents[None]))[0, ::stride])
+        for k in range(0, len(look), REPROJECTED_AT_ONCE):
+            part = slice(k, k + REPROJECTED_AT_ONCE)
+            made.append(turn(turn.views(pictures[:-1][part], look[part])).float())
+    return torch.cat(made)
+
+
+def encode_dataset(
+    vae: VideoVAE, data: Path, out: Path, dtype: torch.dtype = torch.bfloat16, reproject: bool = False
+) -> None:
     """Encode every clip of a data set; finished clips are kept, so the same command resumes.
 
-    UserError when `out` holds latents of another tokenizer.
+    `reproject` makes `ahead` as well; clips that lack it are encoded again. UserError when `out` holds latents of
+    another tokenizer.
     """
     dataset = Dataset.open(data)
     out.mkdir(parents=True, exist_ok=True)
@@ -95,19 +119,27 @@ def encode_dataset(vae: VideoVAE, data: Path, out: Path, dtype: torch.dtype = to
     write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
     for index in tqdm(range(len(dataset.meta["clips"])), desc="encode clips", unit="clip"):
         path = out / f"{index:06d}.npz"
-        if path.exists():
+        if path.exists() and not (reproject and "ahead" not in _names(path)):
             continue
         clip = dataset.clip(index)
         latents, alone = encode_clip(vae, clip.frames(), dtype)
+        arrays = {"latents": latents, "alone": alone}
+        if reproject:
+            look = torch.from_numpy(clip.look[1:]).to(latents.device).unflatten(0, (len(latents) - 1, -1))
+            arrays["ahead"] = reprojected(vae, dataset.meta["hfov"], latents, look, dtype)
         blob = io.BytesIO()
-        np.savez(
-            blob,
-            latents=latents.half().cpu().numpy(),
-            alone=alone.half().cpu().numpy(),
-            keys=clip.keys,
-            look=clip.look,
-        )
+        kept = {name: tensor.half().cpu().numpy() for name, tensor in arrays.items()}
+        np.savez(blob, keys=clip.keys, look=clip.look, **kept)
         write_atomic(path, blob.getvalue())
+
+
+def _names(path: Path) -> list[str]:
+    """The arrays in a file of latents; none when it is damaged."""
+    try:
+        with np.load(path) as stored:
+            return list(stored.files)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
 
 
 class LatentClips:
@@ -133,7 +165,7 @@ class LatentClips:
         try:
             with np.load(path) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"The latents {str(path)!r} are missing or damaged; encode the clips again.") from error
 
     def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
@@ -153,7 +185,7 @@ class LatentClips:
         rng: np.random.Generator | None = None,
     ) -> Batch:
         """Windows at given (clip, latent start); without rng each begins from a lone picture."""
-        firsts, targets, keys, looks = [], [], [], []
+        firsts, targets, keys, looks, aheads = [], [], [], [], []
         for index, start in places:
             clip = self.clips[index]
             lone = rng is None or rng.random() < ALONE_FRACTION
@@ -162,6 +194,8 @@ class LatentClips:
             rows = slice(1 + start * self.ticks, 1 + (start + frames) * self.ticks)
             keys.append(clip["keys"][rows])
             looks.append(clip["look"][rows])
+            if "ahead" in clip:
+                aheads.append(clip["ahead"][start : start + frames])
         height, width = targets[0].shape[-2:]
         look = np.stack(looks)
         actions = encode_rows(np.stack(keys), look, self.spec)
@@ -172,4 +206,6 @@ class LatentClips:
             torch.from_numpy(np.stack(targets)).float(),
             torch.from_numpy(actions.reshape(*group, -1)),
             torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
+            torch.from_numpy(look.reshape(*group, 2)).float(),
+            torch.from_numpy(np.stack(aheads)).float() if aheads else None,
         )

@@ -2,6 +2,7 @@
 
 Shape key: Y, X video size, C channels, H, W latent size, P action fields, R ray channels. All times are in ms unless a
 name says otherwise; p50 and p99 are percentiles over latent frames. Timing starts once the rolling cache is full.
+`reproject_ms` is null where the model recycles no reprojection.
 `real_time_factor` is generated time over the time it took: 1 just keeps up.
 `step_ms_at_40` and `step_ms_at_far` are medians of short bursts taken in turn from two saved states, so that a machine
 that slows down meanwhile slows both.
@@ -36,7 +37,8 @@ from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 
 Pixels = npt.NDArray[np.uint8]
-Trace = list[tuple[torch.Tensor, npt.NDArray[np.uint8]]]
+Float = npt.NDArray[np.float32]
+Trace = list[tuple[torch.Tensor, Pixels]]
 NEAR = 40  # latent frames: the window is full, the session young
 BURST, BURSTS = 5, 12
 COMPARED = 8  # latent frames that backends are compared over
@@ -51,11 +53,11 @@ class Drive:
     camera: Camera
     size: tuple[int, int]
 
-    def inputs(self, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """actions (ticks, P) and rays (R, H, W): walking on while the head sways."""
+    def inputs(self, k: int) -> tuple[Float, Float, Float]:
+        """actions (ticks, P), rays (R, H, W) and look (ticks, 2) in degrees: walking on while the head sways."""
         action = Action.hold(self.spec, self.spec.keys[0], yaw=3 * np.sin(k / 5), pitch=0.3 * np.cos(k / 7))
         rays = self.camera.ray_map(action.look, *self.size)
-        return encode(action, self.spec), rays.reshape(-1, *self.size)
+        return encode(action, self.spec), rays.reshape(-1, *self.size), action.look
 
 
 def benchmark(
@@ -122,13 +124,14 @@ def time_backend(
     began = time.perf_counter()
     backend, drive = open_backend(name, weights, threads), drive_of(weights)
     opened = time.perf_counter()
-    latent, seed = begin(weights)
-    backend.transformer.reset(latent, seed)
-    backend.decoder.first(latent)
+    picture = first_picture(backend, weights)
     first = time.perf_counter() - opened
-    for k in range(config.dit.window + config.dit.sink + 3):
-        one_frame(backend, drive, k)
-    spent = np.array([one_frame(backend, drive, k) for k in range(frames)])
+    rows, untimed = [], config.dit.window + config.dit.sink + 3
+    for k in range(untimed + frames):
+        _, pictures, took = one_frame(backend, drive, k, picture)
+        picture = pictures[-1]
+        rows.append(took)
+    spent = np.array(rows[untimed:])
     total, ticks = spent.sum(1), config.action_spec.ticks
     per_frame = float(np.median(total))
     report: dict[str, Any] = {
@@ -137,8 +140,9 @@ def time_backend(
         "backend": backend.name,
         "threads": threads,
         "frames": frames,
-        "transformer_ms": percentiles(spent[:, 0]),
-        "decode_ms": percentiles(spent[:, 1]),
+        "transformer_ms": percentiles(spent[:, 1]),
+        "reproject_ms": percentiles(spent[:, 0]) if backend.reprojection else None,
+        "decode_ms": percentiles(spent[:, 2]),
         "total_ms": percentiles(total),
         "fps": 1e3 * ticks / per_frame,
         "real_time_factor": 1e3 * ticks / config.fps / per_frame,
@@ -157,20 +161,23 @@ def time_backend(
 
 
 def near_and_far(backend: Backend, weights: Weights, drive: Drive, far: int) -> dict[str, float]:
-    """Median step time at latent frame 40 and at `far`, in bursts taken in turn; and far over near."""
+    """Median step time at latent frame 40 and at `far`, in bursts taken in turn; and far over near.
+
+    Only the transformer runs: what lies ahead is the first picture's reprojection throughout.
+    """
     transformer, kept = backend.transformer, []
-    transformer.reset(*begin(weights))
+    ahead = look_ahead(backend, first_picture(backend, weights), drive.inputs(0)[2])
     for stop in (min(NEAR, far), far):
         while transformer.frame_index < stop:
-            transformer.step(*drive.inputs(transformer.frame_index))
+            transformer.step(*drive.inputs(transformer.frame_index)[:2], ahead)
         kept.append((stop, transformer.state()))
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(BURSTS):
         for (start, state), spent in zip(kept, times, strict=True):
             transformer.load(state)
             for k in range(start, start + BURST):
-                inputs, began = drive.inputs(k), time.perf_counter()
-                transformer.step(*inputs)
+                (actions, rays, _), began = drive.inputs(k), time.perf_counter()
+                transformer.step(actions, rays, ahead)
                 if k > start:  # the first one after a load finds a cold cache
                     spent.append(1e3 * (time.perf_counter() - began))
     near, late = (float(np.median(spent)) for spent in times)
@@ -192,24 +199,43 @@ def begin(weights: Weights, seed: int = 1) -> tuple[torch.Tensor, int]:
     return encode_picture(weights.tokenizer, picture.astype(np.uint8)), seed
 
 
-def one_frame(backend: Backend, drive: Drive, k: int) -> tuple[float, float]:
-    """Generate a latent frame; ms in the transformer and in the decoder."""
-    inputs, began = drive.inputs(k), time.perf_counter()
-    latent = backend.transformer.step(*inputs)
+def first_picture(backend: Backend, weights: Weights) -> Pixels:
+    """Begin the benchmark's walk; its first picture (Y, X, 3) as decoded."""
+    latent, seed = begin(weights)
+    backend.transformer.reset(latent, seed)
+    return backend.decoder.first(latent)[-1]
+
+
+def look_ahead(backend: Backend, picture: Pixels, look: Float) -> torch.Tensor | None:
+    """What the transformer is given as `ahead` after a picture (Y, X, 3); None where it takes nothing."""
+    return backend.reprojection(picture, look) if backend.reprojection else None
+
+
+def one_frame(
+    backend: Backend, drive: Drive, k: int, picture: Pixels
+) -> tuple[torch.Tensor, Pixels, tuple[float, float, float]]:
+    """Generate the latent frame (1, C, H, W) after a picture (Y, X, 3), and its pictures (4, Y, X, 3).
+
+    Also the ms in the reprojection, in the transformer and in the decoder.
+    """
+    (actions, rays, look), began = drive.inputs(k), time.perf_counter()
+    ahead = look_ahead(backend, picture, look)
+    seen = time.perf_counter()
+    latent = backend.transformer.step(actions, rays, ahead)
     stepped = time.perf_counter()
-    backend.decoder.next(latent)
-    return 1e3 * (stepped - began), 1e3 * (time.perf_counter() - stepped)
+    pictures = backend.decoder.next(latent)
+    done = time.perf_counter()
+    return latent, pictures, (1e3 * (seen - began), 1e3 * (stepped - seen), 1e3 * (done - stepped))
 
 
 def trace(backend: Backend, weights: Weights) -> Trace:
     """The first latents (1, C, H, W) and pictures (4, Y, X, 3) of the benchmark's walk."""
-    drive, made = drive_of(weights), []
-    first, seed = begin(weights)
-    backend.transformer.reset(first, seed)
-    backend.decoder.first(first)
+    drive, picture = drive_of(weights), first_picture(backend, weights)
+    made: Trace = []
     for k in range(COMPARED):
-        latent = backend.transformer.step(*drive.inputs(k))
-        made.append((latent, backend.decoder.next(latent)))
+        latent, pictures, _ = one_frame(backend, drive, k, picture)
+        made.append((latent, pictures))
+        picture = pictures[-1]
     return made
 
 

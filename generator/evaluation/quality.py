@@ -2,14 +2,15 @@
 
 Shape key: T video frames, Y, X video size, F latent frames, C channels, H, W latent size,
 P action fields, R ray channels.
-A picture's PSNR is taken by itself and then averaged, so one perfect picture (106 dB) can lift a mean: compare means of
-the same clips only. LPIPS is AlexNet's.
+PSNR is that of the squared error averaged over all pictures of one name: a mean of the pictures' own PSNRs would be
+lifted by stills, of which a perfect one counts 106 dB. LPIPS (AlexNet's) is a mean over pictures.
 
 Does not know where clips or weights are kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,43 +22,63 @@ from torch import Tensor
 from controls.action import encode_rows
 from controls.camera import Camera
 from generator.checkpoint import Weights
-from generator.data.latents import video_tensor
+from generator.data.latents import reprojected, video_tensor
 from generator.evaluation.motion import View, turned
-from generator.rollout import frame_noise, rollout
-from generator.training.losses import psnr
+from generator.rollout import Conditions, frame_noise, open_eye, rollout, with_ahead
 from generator.training.perceptual import Lpips
 from generator.training.windows import to_frames
 
 Pixels = npt.NDArray[np.uint8]
+PEAK, LEAST_ERROR = 2.0, 1e-10  # of levels in [-1, 1]; no error at all counts as the least: 106 dB
 
 
 @dataclass
 class Scores:
-    """PSNR and LPIPS of single pictures, gathered by name."""
+    """Squared errors (levels in [-1, 1]) and LPIPS of single pictures, gathered by name."""
 
     network: Lpips
-    values: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, list[float]] = field(default_factory=dict)
+    distances: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, name: str, made: Pixels, real: Pixels, every: bool = True) -> None:
         """Compare pictures uint8 (T, Y, X, 3); with `every` false only the last one is given to LPIPS."""
         one, two = video_tensor(made), video_tensor(real)
-        self.values.setdefault(f"{name}.psnr", []).extend(psnr(one, two).tolist())
+        self.errors.setdefault(name, []).extend((one - two).square().mean((-3, -2, -1)).tolist())
         last = slice(None) if every else slice(-1, None)
         with torch.inference_mode():
-            self.values.setdefault(f"{name}.lpips", []).extend(self.network(one[last], two[last]).tolist())
+            self.distances.setdefault(name, []).extend(self.network(one[last], two[last]).tolist())
 
     def means(self) -> dict[str, float]:
-        """The mean of each name."""
-        return {name: float(np.mean(values)) for name, values in sorted(self.values.items())}
+        """`NAME.psnr`, of the mean squared error over all pictures of a name (dB), and `NAME.lpips`, the mean."""
+        found = {f"{name}.lpips": float(np.mean(values)) for name, values in self.distances.items()}
+        for name, values in self.errors.items():
+            found[f"{name}.psnr"] = 10 * math.log10(PEAK**2 / max(float(np.mean(values)), LEAST_ERROR))
+        return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the transformer is given for a clip: latents (1 + F, C, H, W), actions (F, ticks, P), rays (F, R, H, W)."""
+    """What the transformer is given for a clip: latents (1 + F, C, H, W), actions (F, ticks, P), rays (F, R, H, W),
+    look (F, ticks, 2) in degrees.
+    """
 
     latents: Tensor
     actions: Tensor
     rays: Tensor
+    look: Tensor
+
+    def conditions(self) -> Conditions:
+        """The same as a batch of one, as `rollout` takes it."""
+        return Led(self.actions[None], self.rays[None], self.look[None])
+
+
+@dataclass(frozen=True)
+class Led:
+    """`rollout.Conditions`."""
+
+    actions: Tensor
+    rays: Tensor
+    look: Tensor
 
 
 @torch.inference_mode()
@@ -70,8 +91,9 @@ def prepare(weights: Weights, frames: Pixels, keys: npt.NDArray[np.uint8], look:
     spec, count = config.action_spec, len(latents) - 1
     actions = encode_rows(keys[1:], look[1:], spec).reshape(count, spec.ticks, -1)
     camera = Camera(config.hfov, config.picture[0] / config.picture[1])
-    rays = camera.ray_map(np.clip(look[1:], -spec.max_look, spec.max_look), height, width)
-    return Inputs(latents, torch.from_numpy(actions), torch.from_numpy(rays.reshape(count, -1, height, width)))
+    turn = np.clip(look[1:], -spec.max_look, spec.max_look).astype(np.float32).reshape(count, spec.ticks, 2)
+    rays = camera.ray_map(turn, height, width).reshape(count, -1, height, width)
+    return Inputs(latents, *(torch.from_numpy(v) for v in (actions, rays, turn)))
 
 
 @torch.inference_mode()
@@ -83,7 +105,10 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
     """
     target = inputs.latents[1:]
     noise = torch.stack([frame_noise(seed, k, tuple(target.shape[1:])) for k in range(len(target))])
-    given = (noise, inputs.latents[:-1], inputs.actions, inputs.rays)
+    ahead = None
+    if weights.dit.config.reproject:
+        ahead = reprojected(weights.tokenizer, weights.config.hfov, inputs.latents, inputs.look, torch.float32)
+    given = (noise, with_ahead(inputs.latents[:-1], ahead), inputs.actions, inputs.rays)
     noise, recycled, actions, rays = (v[None] for v in given)
     velocity = weights.dit(noise, recycled, torch.ones(1), actions, rays)
     return (noise - velocity)[0]
@@ -91,7 +116,8 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
 
 def free_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
     """A free rollout from the first frame under the clip's own actions: (F, C, H, W), as `World` plays it."""
-    return rollout(weights.dit, inputs.latents[:1], inputs.actions[None], inputs.rays[None], seed)[0]
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov)
+    return rollout(weights.dit, inputs.latents[:1], inputs.conditions(), seed, eye)[0]
 
 
 @torch.inference_mode()

@@ -6,6 +6,8 @@ Shape key: T video frames, Y, X video size, F latent frames.
 `rollout_1s`, `rollout_4s`  the pictures of latent frames 6 and 24 of a free rollout from the clip's first frame
              alone under its own actions; null when the clips are shorter.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
+Every `psnr` is that of the mean squared error over all pictures of all clips, so that stills, which the baselines get
+perfect, do not lift it; every `lpips` is a mean over pictures.
 `control`    measured against commanded motion in the rollouts; `control.real` the same of the real clips (control.py).
 `motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth.
 With `fvd`, over every 16-frame window that the clips give (`fvd16.clips` windows; fvd.py says why figures compare at

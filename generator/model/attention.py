@@ -15,24 +15,33 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from generator.model.kv_cache import KVCache, sink_position
+from generator.model.kv_cache import KVCache, Past, sink_position
 from generator.model.rope import rotate, split_pairs, time_angles
 
 
 @dataclass
 class Positions:
-    """Where the queries of one call stand: frame_index int64 (F,), spatial cos and sin (N, R_space)."""
+    """Where the queries of one call stand: frame_index int64 (F,), spatial cos and sin (N, R_space).
+
+    `last` is the last frame_index as a plain number.
+    """
 
     frame_index: Tensor
     space_cos: Tensor
     space_sin: Tensor
+    last: int = 0
+
+
+def may_see(query: Tensor, key: Tensor, window: int, sink: int) -> Tensor:
+    """bool (queries, keys) of latent frames by frame_index (queries,) and (keys,)."""
+    now, then = query[:, None], key[None, :]
+    return (then <= now) & ((now - then <= window) | (then < sink))
 
 
 def block_causal_mask(frames: int, tokens: int, window: int, sink: int, prefix: int = 0) -> Tensor:
     """bool (P + F N, P + F N), True where attention is allowed; prefix tokens see only the prefix."""
     index = torch.arange(frames)
-    query, key = index[:, None], index[None, :]
-    allowed = (key <= query) & ((query - key <= window) | (key < sink))
+    allowed = may_see(index, index, window, sink)
     grid = allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
     mask = torch.zeros(prefix + frames * tokens, prefix + frames * tokens, dtype=torch.bool)
     mask[:, :prefix] = True
@@ -104,22 +113,33 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         positions: Positions,
-        mask: Tensor,
+        mask: Tensor | None,
         prefix: Tensor | None = None,
+        past: Past | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """A whole clip: x (B, F N, D) and prefix (B, P, D) under `block_causal_mask`; returns both attended."""
+        """A whole clip: x (B, F N, D) and prefix (B, P, D) under `block_causal_mask`; returns both attended.
+
+        `past` is what a cache holds of earlier latent frames, for a segment that continues a rollout.
+        """
         q, k, v = self.video(x)
         frames, tokens = positions.frame_index.shape[0], positions.space_cos.shape[0]
         body_q = self.rotate_space(q.unflatten(2, (frames, tokens)), positions)
         body_k = self.rotate_space(k.unflatten(2, (frames, tokens)), positions)
         q_plain = self.rotate_time(body_q, positions.frame_index)
         k_plain = self.rotate_time(body_k, positions.frame_index)
-        if self.sink and frames > self.window + self.sink + 1:
-            q_plain, k_plain = self._far_sinks(body_q, body_k, q_plain, k_plain, positions.frame_index)
+        key_index = positions.frame_index
+        if past is not None:
+            key_index = torch.cat([past.frame_index, key_index])
+            placed = self.rotate_time(past.keys[:, :, : past.sinks], past.frame_index[: past.sinks])
+            k_plain = torch.cat([placed, past.keys[:, :, past.sinks :], k_plain], dim=2)
+            body_k = torch.cat([past.keys, body_k], dim=2)
+            v = torch.cat([past.values.flatten(2, 3), v], dim=2)
+        if self.sink and positions.last > self.window + self.sink:
+            q_plain, k_plain = self._far_sinks(body_q, body_k, q_plain, k_plain, positions.frame_index, key_index)
         q, k = q_plain.flatten(2, 3), k_plain.flatten(2, 3)
         if prefix is None:
             return self.video.merge(self._attend(q, k, v, mask)), None
-        assert self.text is not None, "this model was built without a text stream"
+        assert self.text is not None and past is None, "no text stream, or a text prefix beside a past"
         text_q, text_k, text_v = self.text(prefix)
         pad = (0, q.shape[-1] - self.head_width)
         q = torch.cat([nnf.pad(text_q, pad), q], dim=2)
@@ -136,18 +156,21 @@ class Attention(nn.Module):
         k: Tensor,
         q_plain: Tensor,
         k_plain: Tensor,
-        frame_index: Tensor,
+        index: Tensor,
+        key_index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Widen heads to [plain, one per sink], so that each query meets a sink at its capped distance."""
-        index = frame_index - frame_index[0]
+        """Widen heads to [plain, one per sink], so that each query meets a sink at its capped distance.
+
+        k (B, A, K, N, E) is read at sinks only, where it has no time rotation; index (F,), key_index (K,).
+        """
         wide_q, wide_k = (
             [q_plain],
-            [k_plain * (index >= self.sink)[:, None, None].to(k.dtype)],
+            [k_plain * (key_index >= self.sink)[:, None, None].to(k.dtype)],
         )
         for sink in range(self.sink):
             seen_at = sink_position(torch.tensor(sink, device=index.device), index, self.window, self.sink)
             wide_q.append(self.rotate_time(q, index - seen_at))
-            wide_k.append(k * (index == sink)[:, None, None].to(k.dtype))
+            wide_k.append(k * (key_index == sink)[:, None, None].to(k.dtype))
         return torch.cat(wide_q, -1), torch.cat(wide_k, -1)
 
     def prefill(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,21 +5,25 @@ R ray channels (3 per tick). Latents are B F C H W.
 The input of latent frame k is the channel concat of noisy_k, frame_{k-1} (the recycled frame) and the ray maps of k;
 the output is the velocity of frame k. The first picture has no token block: it is only the recycled frame of frame 0
 here (the first generated one). Source: AAPT sections 3.1 to 3.3 and 4.
+With `reproject` the recycled channels are 2C: frame_{k-1} as it is and as the commanded look turns it
+(tokenizer/reproject.py), and each token says how much of either to carry over (both ours).
 
 Does not know about schedules, losses, tokenizers or where noise comes from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from generator.model.attention import Positions, block_causal_mask
+from generator.model.attention import Positions, block_causal_mask, may_see
 from generator.model.conditioning import Conditioner, patchify, unpatchify
-from generator.model.kv_cache import CacheShape, KVCache
+from generator.model.kv_cache import CacheShape, KVCache, Past
 from generator.model.layers import Block
 from generator.model.rope import space_angles
 
@@ -45,6 +49,12 @@ class DiTConfig:
     text_width: int = 0
     reference_rows: int = 0
     reference_columns: int = 0
+    reproject: bool = False
+
+    @property
+    def recycled_channels(self) -> int:
+        """Channels of the recycled frame."""
+        return self.latent_channels * (2 if self.reproject else 1)
 
     @property
     def rows(self) -> int:
@@ -80,6 +90,11 @@ def output_skip(t: Tensor) -> Tensor:
     return (2 * t - 1) / (t * t + (1 - t) * (1 - t))
 
 
+def carry_skip(t: Tensor) -> Tensor:
+    """Weight of an expected clean frame in the velocity beside `output_skip`: 1 at t = 1, 0 at t = 0."""
+    return 1 + (1 - t) * output_skip(t)
+
+
 class CausalDiT(nn.Module):
     """The transformer. `forward` takes a whole clip under the mask, `step` one latent frame with the cache."""
 
@@ -87,7 +102,8 @@ class CausalDiT(nn.Module):
         super().__init__()
         self.config = config
         width, area = config.model_width, config.patch**2
-        self.embed = nn.Linear((2 * config.latent_channels + config.ray_channels) * area, width)
+        channels = config.latent_channels + config.recycled_channels + config.ray_channels
+        self.embed = nn.Linear(channels * area, width)
         self.conditioner = Conditioner(width, config.ticks, config.action_fields)
         self.text_in = nn.Linear(config.text_width, width) if config.text_width else None
         self.blocks = nn.ModuleList(
@@ -102,6 +118,7 @@ class CausalDiT(nn.Module):
             for _ in range(config.depth)
         )
         self.out = nn.Linear(width, config.latent_channels * area)
+        self.carry = nn.Linear(width, config.recycled_channels * area) if config.reproject else None
         angles = space_angles(config.rows, config.columns, width // config.heads, config.reference)
         self.register_buffer("space_cos", angles.cos(), persistent=False)
         self.register_buffer("space_sin", angles.sin(), persistent=False)
@@ -124,6 +141,9 @@ class CausalDiT(nn.Module):
             nn.init.zeros_(block.mlp.down.bias)
         nn.init.normal_(self.out.weight, std=0.1 * self.config.model_width**-0.5)
         nn.init.zeros_(self.out.bias)
+        if self.carry is not None:
+            nn.init.zeros_(self.carry.weight)
+            nn.init.zeros_(self.carry.bias)
 
     def forward(
         self,
@@ -133,22 +153,47 @@ class CausalDiT(nn.Module):
         actions: Tensor,
         rays: Tensor,
         text: Tensor | None = None,
+        past: list[Past] | None = None,
+        start: int = 0,
+        checkpointed: bool = False,
     ) -> Tensor:
         """Velocity of every latent frame of a clip.
 
-        noisy, recycled (B, F, C, H, W); t (B,); actions (B, F, ticks, P); rays (B, F, R, H, W);
-        text (B, L, text_width) or None. Returns (B, F, C, H, W).
+        noisy (B, F, C, H, W); recycled (B, F, C or 2C, H, W); t (B,); actions (B, F, ticks, P);
+        rays (B, F, R, H, W); text (B, L, text_width) or None. Returns (B, F, C, H, W).
+        A segment of a longer rollout begins at frame_index `start` and sees the `past` of every layer
+        (`KVCache.past`); `checkpointed` keeps one block's activations at a time for the backward pass.
         """
-        frames = noisy.shape[1]
         x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
-        index = torch.arange(frames, device=noisy.device)
-        positions = Positions(index, self.space_cos, self.space_sin)
+        for tokens in self.through_blocks(x, shared, text, past, start, checkpointed):
+            x = tokens
+        return self._leave(x, final, noisy, recycled, t)
+
+    def through_blocks(
+        self,
+        x: Tensor,
+        shared: Tensor,
+        text: Tensor | None = None,
+        past: list[Past] | None = None,
+        start: int = 0,
+        checkpointed: bool = False,
+        causal: bool = True,
+    ) -> Iterator[Tensor]:
+        """The tokens (B, F, N, D) after each block in turn; without `causal` every token sees the whole clip."""
+        frames, device = x.shape[1], x.device
+        index = torch.arange(start, start + frames, device=device)
+        positions = Positions(index, self.space_cos, self.space_sin, start + frames - 1 if causal else 0)
         prefix = self._enter_text(text)
         length = 0 if prefix is None else prefix.shape[1]
-        mask = self._mask(frames, length, noisy.device)
-        for block in self.blocks:
-            x, prefix = block(x, shared, positions, mask, prefix)
-        return self._leave(x, final, noisy, t)
+        mask = None if not causal else self._mask(frames, length, device)
+        if past is not None:
+            c = self.config
+            seen = may_see(index, torch.cat([past[0].frame_index, index]), c.window, c.sink)
+            mask = seen.repeat_interleave(c.tokens, 0).repeat_interleave(c.tokens, 1)
+        for number, block in enumerate(self.blocks):
+            given = (x, shared, positions, mask, prefix, past[number] if past is not None else None)
+            x, prefix = checkpoint(block, *given, use_reentrant=False) if checkpointed else block(*given)
+            yield x
 
     def step(
         self,
@@ -163,7 +208,8 @@ class CausalDiT(nn.Module):
     ) -> Tensor:
         """Velocity of one latent frame; writes its keys and values to the cache.
 
-        noisy, recycled (B, C, H, W); t (B,); actions (B, ticks, P); rays (B, R, H, W). Returns (B, C, H, W).
+        noisy (B, C, H, W); recycled (B, C or 2C, H, W); t (B,); actions (B, ticks, P); rays (B, R, H, W).
+        Returns (B, C, H, W).
         """
         noisy, recycled, actions, rays = (v[:, None] for v in (noisy, recycled, actions, rays))
         x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
@@ -179,7 +225,7 @@ class CausalDiT(nn.Module):
                 frame_index,
                 prefix[layer] if prefix else None,
             )
-        return self._leave(x, final, noisy, t)[:, 0]
+        return self._leave(x, final, noisy, recycled, t)[:, 0]
 
     def prefill(self, text: Tensor) -> Prefix:
         """Keys and values of the text prefix (B, L, text_width) for every layer, computed once a session."""
@@ -214,12 +260,26 @@ class CausalDiT(nn.Module):
         assert self.text_in is not None, "this model was built without a text stream"
         return self.text_in(text.to(self.text_in.weight.dtype))
 
-    def _leave(self, x: Tensor, final: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        skip = output_skip(t)[:, None, None, None, None].to(noisy.dtype)
-        return self.read_out(x, final).to(noisy.dtype) + skip * noisy
+    def _leave(self, x: Tensor, final: Tensor, noisy: Tensor, recycled: Tensor, t: Tensor) -> Tensor:
+        scale = (slice(None), *(None,) * 4)
+        velocity = self.read_out(x, final).to(noisy.dtype) + output_skip(t)[scale].to(noisy.dtype) * noisy
+        if self.carry is None:
+            return velocity
+        return velocity - carry_skip(t)[scale].to(noisy.dtype) * self.carried(x, final, recycled).to(noisy.dtype)
 
     def read_out(self, x: Tensor, final: Tensor) -> Tensor:
         """The network's part of the velocity (B, F, C, H, W); at t = 1 it is minus the clean latent frame."""
+        return self._unpatchify(self.out(self._finish(x, final)))
+
+    def carried(self, x: Tensor, final: Tensor, recycled: Tensor) -> Tensor:
+        """What is carried over from the recycled channels (B, F, 2C, H, W), gated by the tokens: (B, F, C, H, W)."""
+        assert self.carry is not None
+        gates = self._unpatchify(self.carry(self._finish(x, final)))
+        return (gates * recycled.to(gates.dtype)).unflatten(2, (-1, self.config.latent_channels)).sum(2)
+
+    def _finish(self, x: Tensor, final: Tensor) -> Tensor:
         shift, scale = final[:, :, :, None].unbind(2)
-        x = nnf.rms_norm(x, (x.shape[-1],), None, 1e-6) * (1 + scale) + shift
-        return unpatchify(self.out(x), self.config.patch, self.config.height, self.config.width)
+        return nnf.rms_norm(x, (x.shape[-1],), None, 1e-6) * (1 + scale) + shift
+
+    def _unpatchify(self, tokens: Tensor) -> Tensor:
+        return unpatchify(tokens, self.config.patch, self.config.height, self.config.width)

@@ -39,6 +39,14 @@ def slot_of(frame_index: int, window: int, sink: int) -> int:
     return sink + (frame_index - sink) % (window + 1)
 
 
+def slot_frame(slot: int, frame_index: int, window: int, sink: int) -> int:
+    """The latent frame that a filled slot holds before `frame_index` is written."""
+    if slot < sink:
+        return slot
+    newest = frame_index - 1
+    return newest - (newest - sink - (slot - sink)) % (window + 1)
+
+
 def filled_slots(frame_index: int, window: int, sink: int) -> int:
     """How many slots hold a frame once `frame_index` has been written; filled slots come first."""
     return min(frame_index + 1, sink + window + 1)
@@ -47,6 +55,19 @@ def filled_slots(frame_index: int, window: int, sink: int) -> int:
 def sink_position(sink_index: Tensor, frame_index: Tensor, window: int, sink: int) -> Tensor:
     """Time index under which a sink frame is seen: its own, or directly before the window once it has left it."""
     return torch.maximum(sink_index, frame_index - (window + sink) + sink_index)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What one layer remembers of earlier latent frames: keys and values (B, A, K, N, E), frame_index int64 (K,).
+
+    The first `sinks` keys have no time rotation, the others have theirs.
+    """
+
+    keys: Tensor
+    values: Tensor
+    frame_index: Tensor
+    sinks: int
 
 
 class KVCache:
@@ -76,6 +97,16 @@ class KVCache:
         self.values[layer, :, :, slot] = value
         count = filled_slots(frame_index, shape.window, shape.sink)
         return self.keys[layer, :, :, :count].flatten(2, 3), self.values[layer, :, :, :count].flatten(2, 3)
+
+    def past(self, frame_index: int) -> list[Past]:
+        """What every layer holds when latent frame `frame_index` is about to be generated: detached copies."""
+        shape = self.shape
+        count = filled_slots(frame_index - 1, shape.window, shape.sink) if frame_index else 0
+        index = [slot_frame(slot, frame_index, shape.window, shape.sink) for slot in range(count)]
+        place = torch.tensor(index, dtype=torch.int64, device=self.keys.device)
+        sinks = min(shape.sink, count)
+        kept = (tensor[:, :, :, :count].detach().clone() for tensor in (self.keys, self.values))
+        return [Past(keys, values, place, sinks) for keys, values in zip(*kept, strict=True)]
 
     def reset(self) -> None:
         """Forget everything; the buffers stay where they are."""

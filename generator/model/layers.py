@@ -16,7 +16,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.model.attention import Attention, Positions
-from generator.model.kv_cache import KVCache
+from generator.model.kv_cache import KVCache, Past
 
 MODULATIONS = 6  # shift, scale and gate for attention, and the same for the MLP
 
@@ -67,16 +67,18 @@ class Block(nn.Module):
         x: Tensor,
         shared: Tensor,
         positions: Positions,
-        mask: Tensor,
+        mask: Tensor | None,
         prefix: Tensor | None = None,
+        past: Past | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """A whole clip x (B, F, N, D), prefix (B, P, D); returns both updated."""
+        """A whole clip x (B, F, N, D), prefix (B, P, D), or a segment after its `past`; returns both updated."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(shared)
         attended, text = self.attention(
             modulate(x, shift1, scale1).flatten(1, 2),
             positions,
             mask,
             None if prefix is None else _norm(prefix),
+            past,
         )
         x = x + gate1 * attended.view_as(x)
         x = x + gate2 * self.mlp(modulate(x, shift2, scale2))

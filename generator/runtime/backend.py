@@ -7,6 +7,7 @@ Does not know which backends exist, or about scenes and players.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from generator.tokenizer.reproject import Reprojector
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -26,8 +29,11 @@ class Transformer(Protocol):
     def reset(self, first: Tensor, seed: int) -> None:
         """Begin from the normalised latent of the first frame (1, C, H, W)."""
 
-    def step(self, actions: Float, rays: Float) -> Tensor:
-        """The next latent frame (1, C, H, W) float32, from actions (ticks, P) and rays (R, H, W)."""
+    def step(self, actions: Float, rays: Float, ahead: Tensor | None = None) -> Tensor:
+        """The next latent frame (1, C, H, W) float32, from actions (ticks, P) and rays (R, H, W).
+
+        `ahead` (1, C, H, W) is the reprojected last picture, for models that recycle one.
+        """
 
     @property
     def frame_index(self) -> int:
@@ -56,13 +62,30 @@ class Decoder(Protocol):
         """Continue from `state()`."""
 
 
+Encoder = Callable[[Tensor], Tensor]
+
+
+class Reprojection:
+    """The last picture turned by the next look and encoded; `encode` is `Reprojector.forward`, however it is run."""
+
+    def __init__(self, turn: Reprojector, encode: Encoder) -> None:
+        self.turn, self.encode = turn, encode
+
+    @torch.no_grad()  # not inference mode: a compiled encoder would be compiled again for it
+    def __call__(self, picture: Pixels, look: Float) -> Tensor:
+        """picture uint8 (Y, X, 3), look (ticks, 2) degrees to the normalised latent (1, C, H, W) float32."""
+        video = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+        return self.encode(self.turn.views(video, torch.from_numpy(look)[None])).float()
+
+
 @dataclass
 class Backend:
-    """A transformer and a decoder under one name, as reports show it."""
+    """A transformer, a decoder and perhaps a reprojection under one name, as reports show it."""
 
     name: str
     transformer: Transformer
     decoder: Decoder
+    reprojection: Reprojection | None = None
 
 
 def to_pixels(video: Tensor) -> Pixels:

@@ -1,4 +1,4 @@
-"""The compiled torch backend: both explicit graphs through torch.compile, in bf16.
+"""The compiled torch backend: the explicit graphs through torch.compile, in bf16.
 
 Needs a C++ compiler on the machine, so it is never chosen by itself. Gain: see README, Speed.
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from generator.checkpoint import Weights
 from generator.runtime.backend import Backend
-from generator.runtime.graph import Arrays, Graph, GraphDecoder, GraphTransformer
+from generator.runtime.graph import Arrays, Graph, graph_backend
 
 
 def compile_module(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
@@ -33,8 +33,7 @@ def compile_module(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
 
 
 def open_compiled(name: str, weights: Weights) -> Backend:
-    """Both networks compiled by torch; UserError when there is no C++ compiler."""
+    """The networks compiled by torch; UserError when there is no C++ compiler."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         raise UserError(f"The backend {name!r} needs a C++ compiler; install g++ or choose openvino.")
-    transformer = GraphTransformer(weights.dit, compile_module)
-    return Backend(name, transformer, GraphDecoder(weights.tokenizer, compile_module))
+    return graph_backend(name, weights, compile_module)

@@ -13,6 +13,7 @@ from torch import Tensor
 from generator import rollout
 from generator.model.dit import CausalDiT
 from generator.runtime.backend import (
+    Encoder,
     Float,
     Pixels,
     State,
@@ -20,6 +21,7 @@ from generator.runtime.backend import (
     to_pixels,
     to_tensor,
 )
+from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.streaming import StreamingDecoder
 from generator.tokenizer.vae import VideoVAE
 
@@ -41,7 +43,7 @@ class EagerTransformer:
         return self.run.frame_index if self.run else 0
 
     @torch.inference_mode()
-    def step(self, actions: Float, rays: Float) -> Tensor:
+    def step(self, actions: Float, rays: Float, ahead: Tensor | None = None) -> Tensor:
         """See `backend.Transformer.step`."""
         assert self.run is not None, "reset comes first"
         latent = rollout.advance(
@@ -49,6 +51,7 @@ class EagerTransformer:
             self.run,
             torch.from_numpy(actions)[None],
             torch.from_numpy(rays)[None],
+            ahead,
         )
         return latent.float()
 
@@ -119,3 +122,14 @@ class EagerDecoder:
         self.memory = tuple(
             torch.empty_like(empty).copy_(to_tensor(state[str(n)], empty)) for n, empty in enumerate(like)
         )
+
+
+def eager_encoder(turn: Reprojector) -> Encoder:
+    """`Reprojector.forward` in the type of its own weights."""
+    weight = next(turn.parameters())
+
+    @torch.inference_mode()
+    def encode(views: Tensor) -> Tensor:
+        return turn(views.to(weight))
+
+    return encode

@@ -21,6 +21,7 @@ from generator.model.dit import CausalDiT, DiTConfig
 from generator.model.kv_cache import filled_slots, slot_of
 from generator.model.layers import modulate
 from generator.model.rope import split_pairs, time_angles
+from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
 Float = npt.NDArray[np.float32]
@@ -82,7 +83,8 @@ class ExplicitStep(nn.Module):
         keys: Tensor,
         values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """noise, recycled (1, C, H, W), actions (1, ticks, P), rays (1, R, H, W), keys and values (L, A, S * N, E).
+        """noise (1, C, H, W), recycled (1, C or 2C, H, W), actions (1, ticks, P), rays (1, R, H, W),
+        keys and values (L, A, S * N, E).
 
         Returns the clean latent (1, C, H, W) and this frame's stored keys and values, each (L, A, N, E).
         """
@@ -103,8 +105,10 @@ class ExplicitStep(nn.Module):
             x = x + gate2 * block.mlp(modulate(x, shift2, scale2))
             new_keys.append(key)
             new_values.append(value)
-        clean = -self.dit.read_out(x, final)[:, 0]  # noise - velocity at t = 1, without rounding the noise
-        return clean, torch.stack(new_keys), torch.stack(new_values)
+        clean = -self.dit.read_out(x, final)  # noise - velocity at t = 1, without rounding the noise
+        if self.dit.carry is not None:
+            clean = clean + self.dit.carried(x, final, recycled[:, None])
+        return clean[:, 0], torch.stack(new_keys), torch.stack(new_values)
 
     def _attend(
         self,
@@ -139,6 +143,18 @@ class ExplicitStep(nn.Module):
         first, second = x[..., : self.pairs], x[..., self.pairs : 2 * self.pairs]
         rest = x[..., 2 * self.pairs :]
         return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
+
+
+class ExplicitEncode(nn.Module):
+    """`Reprojector.forward`, without the first view's latent."""
+
+    def __init__(self, turn: Reprojector) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def forward(self, views: Tensor) -> tuple[Tensor]:
+        """views (1, 1 + ticks, 3, Y, X) -> (1, C, H, W)."""
+        return (self.turn(views),)
 
 
 class ExplicitDecode(nn.Module):

@@ -1,4 +1,4 @@
-"""Backends made of two compiled graphs: everything around the graphs, written once for every compiler.
+"""Backends made of compiled graphs: everything around the graphs, written once for every compiler.
 
 Shape key: as in explicit.py. A graph is a function from arrays to arrays; what it returns is only read until its next
 call. Only the first frame's decode stays in torch (once a session).
@@ -16,12 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from generator.checkpoint import Weights
 from generator.model.dit import CausalDiT
 from generator.model.kv_cache import slot_of
 from generator.rollout import frame_noise
-from generator.runtime.backend import Float, Pixels, State
+from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State
 from generator.runtime.eager import EagerDecoder
-from generator.runtime.explicit import ExplicitDecode, ExplicitStep, clock_at
+from generator.runtime.explicit import ExplicitDecode, ExplicitEncode, ExplicitStep, clock_at
+from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
 Arrays = Sequence[npt.NDArray[Any]]
@@ -42,13 +44,16 @@ class GraphTransformer:
         self.seed, self._index = 0, 0
         actions = np.zeros((c.ticks, c.action_fields), np.float32)
         rays = np.zeros((c.ray_channels, c.height, c.width), np.float32)
-        example = tuple(torch.from_numpy(np.array(a)) for a in self._inputs(actions, rays))
+        ahead = np.zeros_like(self.latent) if c.reproject else None
+        example = tuple(torch.from_numpy(np.array(a)) for a in self._inputs(actions, rays, ahead))
         self.graph = compiler(ExplicitStep(model), example)
 
-    def _inputs(self, actions: Float, rays: Float) -> list[Float]:
+    def _inputs(self, actions: Float, rays: Float, ahead: Float | None) -> list[Float]:
         clock = clock_at(self.config, self._index)
         noise = frame_noise(self.seed, self._index, self.latent.shape[1:])[None].numpy()
-        channels = (noise, self.latent, actions[None], rays[None])
+        recycled = self.latent if ahead is None else np.concatenate([self.latent, ahead], axis=1)
+        given = (each.reshape(1, *each.shape) for each in (actions, rays))  # [None] has other strides: compiled again
+        channels = (noise, recycled, *given)
         arrays = (*channels, clock.now, clock.store, clock.sinks, clock.mask, self.keys, self.values)
         return [np.ascontiguousarray(array, np.float32) for array in arrays]
 
@@ -62,9 +67,11 @@ class GraphTransformer:
         """Latent frames generated since reset."""
         return self._index
 
-    def step(self, actions: Float, rays: Float) -> Tensor:
+    def step(self, actions: Float, rays: Float, ahead: Tensor | None = None) -> Tensor:
         """See `backend.Transformer.step`."""
-        clean, keys, values = self.graph(self._inputs(actions, rays))
+        assert (ahead is not None) == self.config.reproject, "ahead goes with models that recycle a reprojection"
+        given = None if ahead is None else ahead.numpy()
+        clean, keys, values = self.graph(self._inputs(actions, rays, given))
         slot = slot_of(self._index, self.config.window, self.config.sink)
         place = slice(slot * self.tokens, (slot + 1) * self.tokens)
         self.keys[:, :, place] = keys
@@ -112,3 +119,23 @@ class GraphDecoder:
     def load(self, state: State) -> None:
         """See `backend.Decoder.load`."""
         self.memory = [np.array(state[str(number)]) for number in range(len(self.memory))]
+
+
+def graph_reprojection(turn: Reprojector, ticks: int, compiler: Compiler) -> Reprojection:
+    """The reprojection with its encoder as a graph."""
+    high, wide = turn.vae.config.size
+    graph = compiler(ExplicitEncode(turn), (torch.zeros(1, 1 + ticks, 3, high, wide),))
+
+    def encode(views: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(graph((np.ascontiguousarray(views.numpy()),))[0]))
+
+    return Reprojection(turn, encode)
+
+
+def graph_backend(name: str, weights: Weights, compiler: Compiler) -> Backend:
+    """Every network of a world as a graph of this compiler."""
+    dit, vae = weights.dit, weights.tokenizer
+    seen = None
+    if dit.config.reproject:
+        seen = graph_reprojection(Reprojector(vae, weights.config.hfov), dit.config.ticks, compiler)
+    return Backend(name, GraphTransformer(dit, compiler), GraphDecoder(vae, compiler), seen)

@@ -1,4 +1,4 @@
-"""The OpenVINO backend for CPUs: both networks compiled to graphs that compute in bf16 where the processor can.
+"""The OpenVINO backend for CPUs: the networks compiled to graphs that compute in bf16 where the processor can.
 
 Shape key: as in explicit.py.
 Gain on two cores against eager torch in bf16: see README, Speed (`run.py benchmark --backend all`).
@@ -29,7 +29,7 @@ from controls.files import write_atomic
 from generator.checkpoint import Weights
 from generator.runtime import explicit
 from generator.runtime.backend import Backend
-from generator.runtime.graph import Arrays, Graph, GraphDecoder, GraphTransformer
+from generator.runtime.graph import Arrays, Graph, graph_backend
 
 
 def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, precision: str, key: str = "") -> Any:
@@ -80,14 +80,14 @@ def cached_graph(module: nn.Module, threads: int, precision: str, key: str) -> P
     return root / "openvino" / f"{name}.blob"
 
 
-def forget_old(folder: Path, keep: int = 6) -> None:
+def forget_old(folder: Path, keep: int = 9) -> None:
     """Remove all but the newest compiled graphs; each is tens of megabytes."""
     for stale in sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime)[:-keep]:
         stale.unlink(missing_ok=True)
 
 
 def open_openvino(name: str, weights: Weights, threads: int) -> Backend:
-    """Both networks as OpenVINO graphs that compute in bf16 where the processor can."""
+    """The networks as OpenVINO graphs that compute in bf16 where the processor can."""
 
     def compiler(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
         request = compile_graph(module, example, threads, "bf16", weights.hash)
@@ -101,4 +101,4 @@ def open_openvino(name: str, weights: Weights, threads: int) -> Backend:
 
         return graph
 
-    return Backend(name, GraphTransformer(weights.dit, compiler), GraphDecoder(weights.tokenizer, compiler))
+    return graph_backend(name, weights, compiler)

@@ -64,7 +64,8 @@ def train(config: AdaptationTraining, folder: Path, quiet: bool = False) -> DiTR
             generator = step_generator(config.seed, run.step, "loss", run.device.type)
             with run.autocast():
                 loss = adaptation_loss(forward, run.draw(), run.world.shift, config.history_noise, generator)
-            finish_step(run, "loss", loss, apply_gradients(run, loss))
+            norm = apply_gradients(run, loss)
+            finish_step(run, loss=loss.item(), gradient_norm=norm)
             bar.show(progress, step=run.step)
             keep(run, teacher=True)
     except KeyboardInterrupt:

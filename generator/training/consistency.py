@@ -21,7 +21,7 @@ from torch import Tensor
 from controls.errors import UserError
 from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
-from generator.rollout import rollout
+from generator.rollout import Eye, open_eye, rollout_and_history
 from generator.samplers.schedule import clean_from_velocity, mix, uniform_times
 from generator.tokenizer.vae import VideoVAE
 from generator.training.adaptation import apply_gradients
@@ -89,11 +89,9 @@ def consistency_loss(
     return (guess.float() - target.float()).square().mean()
 
 
-@torch.no_grad()
-def own_recycled(student: CausalDiT, batch: Batch, seed: int) -> Tensor:
-    """Recycled frames (B, F, C, H, W) of a free one-step rollout from the first frame, as play would have them."""
-    made = rollout(student, batch.first, batch.actions, batch.rays, seed)
-    return torch.cat([batch.first[:, None], made[:, :-1].to(batch.first)], dim=1)
+def own_recycled(student: CausalDiT, batch: Batch, seed: int, eye: Eye | None = None) -> Tensor:
+    """Recycled frames (B, F, C or 2C, H, W) of a free one-step rollout from the first frame, as in play."""
+    return rollout_and_history(student, batch.first, batch, seed, eye)[1].to(batch.first)
 
 
 def own_history_loss(
@@ -101,7 +99,7 @@ def own_history_loss(
 ) -> Tensor:
     """Squared error of one-step frames that follow the student's own frames, against the truth."""
     t = torch.ones(len(recycled), device=recycled.device)
-    noise = torch.randn(recycled.shape, generator=generator, device=recycled.device)
+    noise = torch.randn(batch.target.shape, generator=generator, device=recycled.device)
     made = noise - student(noise, recycled, t, batch.actions, batch.rays)
     loss = (made.float() - batch.target).square().mean()
     return loss if pictures is None else loss + pictures(made.float(), batch.target, generator)
@@ -140,7 +138,8 @@ def stage_loss(
     choice = step_rng(config.seed, run.step, "choice")
     batch = run.draw()
     if choice.random() < config.own_history:
-        recycled = own_recycled(run.dit, batch, int(choice.integers(2**31)))
+        eye = open_eye(run.dit, run.tokenizer, run.world.hfov)
+        recycled = own_recycled(run.dit, batch, int(choice.integers(2**31)), eye)
         return "own_history", own_history_loss(run.dit, batch, recycled, generator, pictures)
     recycled = corrupt_history(batch.recycled, config.history_noise, generator)
     loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator)
@@ -163,7 +162,8 @@ def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiT
             set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
             with run.autocast():
                 name, loss = stage_loss(run, config, teacher, times, pictures)
-            finish_step(run, name, loss, apply_gradients(run, loss))
+            norm = apply_gradients(run, loss)
+            finish_step(run, **{name: loss.item(), "gradient_norm": norm})
             bar.show(progress, step=run.step)
             keep(run, teacher=False)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from generator.checkpoint import WorldConfig, load_weights, save_weights
 from generator.config import build, preset
 from generator.data.latents import Batch, LatentClips, tokenizer_hash
 from generator.model.dit import CausalDiT, DiTConfig
-from generator.rollout import rollout, teacher_rollout
+from generator.rollout import open_eye, rollout, teacher_rollout
 from generator.samplers.schedule import token_shift, uniform_times
 from generator.tokenizer.vae import VideoVAE
 from generator.training.ema import Ema
@@ -44,6 +45,7 @@ from generator.training.tokenizer import load_tokenizer
 PLAIN = (
     "embed.",
     "out.",
+    "carry.",
     "conditioner.",
     "text_in.",
     "offsets",
@@ -98,15 +100,20 @@ class DiTRun:
     step: int = 0
     saved_at: float = 0.0
     drawn_at: float = 0.0
+    resumed: dict[str, Any] | None = None  # what a stage had added to the resume state that the run continues from
+    extra: Callable[[], dict[str, Any]] = dict  # what a stage adds to its resume state
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """bf16 autocast when the run uses it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
-    def draw(self, use: str = "batch") -> Batch:
-        """The batch of the present step; derives from (seed, step)."""
+    def draw(self, use: str = "batch", frames: int = 0) -> Batch:
+        """The batch of the present step, of `frames` latent frames (0: the setting's); derives from (seed, step)."""
         c = self.config
-        return self.clips.draw(c.batch, c.frames, step_rng(c.seed, self.step, use)).to(self.device)
+        batch = self.clips.draw(c.batch, frames or c.frames, step_rng(c.seed, self.step, use))
+        if not self.dit.config.reproject:  # the same latents serve models that recycle no reprojection
+            batch.ahead = None
+        return batch.to(self.device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -114,7 +121,23 @@ def pick_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def open_run(config: DiTTraining, folder: Path, stage: str) -> DiTRun:
+def hidden_and_plain(config: DiTTraining, dit: CausalDiT) -> Optimisers:
+    """Muon for the blocks' matrices, AdamW for the rest."""
+    return split_optimisers(
+        dit.named_parameters(),
+        config.lr,
+        config.muon or None,
+        config.decay,
+        lambda name: name.startswith(PLAIN) or name.endswith("offsets"),
+    )
+
+
+def open_run(
+    config: DiTTraining,
+    folder: Path,
+    stage: str,
+    make_optimisers: Callable[[Any, CausalDiT], Optimisers] = hidden_and_plain,
+) -> DiTRun:
     """Start a run, or continue the one in `folder`; UserError on settings or files that do not fit."""
     make_folder(folder)
     device = pick_device(config.device)
@@ -146,17 +169,10 @@ def open_run(config: DiTTraining, folder: Path, stage: str) -> DiTRun:
         dit=dit.config,
         action_spec=clips.spec,
     )
-    optimisers = split_optimisers(
-        dit.named_parameters(),
-        config.lr,
-        config.muon or None,
-        config.decay,
-        lambda name: name.startswith(PLAIN) or name.endswith("offsets"),
-    )
     budget = Budget(config.steps, config.minutes)
     run = DiTRun(
-        config, folder, device, tokenizer, world, dit, Ema(dit, config.ema), optimisers, clips, budget,
-        metrics=Metrics(folder),
+        config, folder, device, tokenizer, world, dit, Ema(dit, config.ema), make_optimisers(config, dit), clips,
+        budget, metrics=Metrics(folder),
     )  # fmt: skip
     _resume(run)
     (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
@@ -176,6 +192,11 @@ def check_fit(config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit:
         raise UserError(
             f"The latents in {config.latents!r} are {shape[1:]} with {clips.spec.fields} action fields, the model is "
             f"{(c.latent_channels, c.height, c.width)} with {c.action_fields}; choose the preset of both."
+        )
+    if c.reproject and not all("ahead" in clip for clip in clips.clips):
+        raise UserError(
+            f"The latents in {config.latents!r} hold no reprojected frames, which this model recycles; encode the "
+            "clips again with run.py train latents and the same preset."
         )
     shortest = min(len(clip["latents"]) for clip in clips.clips) - 1
     if config.frames > shortest:
@@ -199,14 +220,14 @@ def _resume(run: DiTRun) -> None:
     run.step = int(state["step"])
     run.budget.resume(float(state["seconds"]))
     run.metrics = Metrics(run.folder, run.step)
+    run.resumed = {name: value for name, value in state.items() if name not in ("model", "ema", "optimisers")}
 
 
-def finish_step(run: DiTRun, name: str, loss: Tensor, norm: float) -> None:
+def finish_step(run: DiTRun, **figures: float) -> None:
     """Count the step and, every `log_every`, write its figures."""
     run.step += 1
     if run.step % run.config.log_every == 0 or run.step == 1:
-        figures = {name: loss.item(), "gradient_norm": norm, "minutes": run.budget.spent / 60}
-        run.metrics.add(run.step, **figures)
+        run.metrics.add(run.step, **figures, minutes=run.budget.spent / 60)
 
 
 def keep(run: DiTRun, teacher: bool, done: bool = False) -> None:
@@ -239,6 +260,7 @@ def save_run(run: DiTRun) -> None:
             "optimisers": [o.state_dict() for o in run.optimisers],
             "step": run.step,
             "seconds": run.budget.spent,
+            **run.extra(),
         },
     )
 
@@ -267,11 +289,12 @@ def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> 
     batch = held.gather([(i % len(held.clips), 0) for i in range(clips)], frames).to(run.device)
     model = CausalDiT(run.dit.config).to(run.device).eval()
     model.load_state_dict(run.ema.weights)
+    eye = open_eye(model, run.tokenizer, run.world.hfov)
     if teacher:
         times = uniform_times(8, run.world.shift)
-        made = teacher_rollout(model, batch.first, batch.actions, batch.rays, run.config.seed, times)
+        made = teacher_rollout(model, batch.first, batch, run.config.seed, times, eye)
     else:
-        made = rollout(model, batch.first, batch.actions, batch.rays, run.config.seed)
+        made = rollout(model, batch.first, batch, run.config.seed, eye)
     rows = []
     for index in range(clips):
         for latents in (batch.target[index], made[index]):

@@ -45,7 +45,7 @@ def step_generator(seed: int, step: int, use: str = "", device: str = "cpu") -> 
 
 def rate_at(progress: float, step: int, warmup: int = 50, hold: float = 0.3) -> float:
     """Learning-rate factor: linear warm-up over steps, level until `hold` of the run, then a cosine to 2 %."""
-    fall = min(max((progress - hold) / (1 - hold), 0.0), 1.0)
+    fall = min(max((progress - hold) / max(1 - hold, 1e-9), 0.0), 1.0)
     return min(1.0, (step + 1) / max(warmup, 1)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
 
 

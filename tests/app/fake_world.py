@@ -34,6 +34,7 @@ class FakeWorld:
         self.timings = {"step_ms": 0.0, "decode_ms": 0.0}
         self.frame_index = 0
         self.delay = delay
+        self.kept: list[np.ndarray] | None = None
 
     def reset(self, picture: np.ndarray, seed: int) -> np.ndarray:
         self.panorama = np.concatenate([picture, picture[:, ::-1]], axis=1)
@@ -63,6 +64,8 @@ class FakeWorld:
             )
             frames.append(self._view())
         self.frame_index += 1
+        if self.kept is not None:
+            self.kept.append(np.ones(1 << 18))  # 2 MB
         total = 1000 * (time.perf_counter() - start)
         self.timings = {"step_ms": 0.7 * total, "decode_ms": 0.3 * total}
         return np.stack(frames)
@@ -80,7 +83,7 @@ class FakeWorld:
 
 
 def open_fake(request: Load) -> FakeWorld:
-    """The backend's name says how the fake behaves: `slow` steps, `stall`, `crash`, `broken` or `torchless`."""
+    """The backend's name says how the fake behaves: `slow` steps, `stall`, `crash`, `leak`, `broken` or `torchless`."""
     if request.backend == "broken":
         raise ValueError("driver says no")
     if request.backend == "refuse":
@@ -88,6 +91,8 @@ def open_fake(request: Load) -> FakeWorld:
     if request.backend == "loading":
         time.sleep(3)
     world = FakeWorld(request.weights, {"slow": 0.05, "stall": 60.0}.get(request.backend, 0.0))
+    if request.backend == "leak":
+        world.kept = []
     if request.backend == "crash":
         world.step = lambda action: os.kill(os.getpid(), 9)  # type: ignore[assignment, method-assign, return-value]
     return world

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -15,14 +16,14 @@ import pytest
 from fake_world import make_door
 from PIL import Image
 
-from app import headless, recording
+from app import figures, headless, recording
 from app.door import Door
 from app.main import add_arguments, play
 from controls.errors import UserError
 
 KEYS = {
     "frames", "fps", "step_ms", "decode_ms", "input_to_submit_ms", "late_frames", "startup_s", "peak_rss_mb",
-    "backend", "frame_sha256",
+    "rss_mb", "backend", "frame_sha256",
 }  # fmt: skip
 
 
@@ -53,6 +54,43 @@ def test_the_report_has_its_keys(door: Door, tmp_path: Path) -> None:
         assert set(data[name]) == {"p50", "p99", "max"}  # type: ignore[call-overload]
     assert 0 < data["startup_s"] < 600  # type: ignore[operator]
     assert data["peak_rss_mb"] > 20  # type: ignore[operator]
+
+
+def test_the_memory_of_both_processes_is_followed(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled every quarter second of video here: steps that keep 2 MB each show."""
+    trend = functools.partial(figures.MemoryTrend, every=0.25)
+    monkeypatch.setattr(headless, "MemoryTrend", trend)
+    words = ("--frames", "73", "--no-pacing", "--scene", "scene0")
+    flat, leak = (report(door, tmp_path, *words, "--backend", name)["rss_mb"] for name in ("fake", "leak"))
+    assert isinstance(flat, dict) and isinstance(leak, dict)
+    assert set(flat) == {"start", "end", "max", "slope_mb_per_hour"}
+    assert 20 < flat["start"] <= flat["max"] and flat["end"] <= flat["max"]
+    assert leak["end"] - leak["start"] > 20
+    # 2 MB every 4 frames is 43,200 MB in an hour of video
+    assert leak["slope_mb_per_hour"] > 20_000 > flat["slope_mb_per_hour"]
+
+
+def test_the_slope_of_memory_leaves_the_start_out() -> None:
+    read = iter([100.0, 180.0, 200.0, 201.0, 202.0, 203.0])
+    trend = figures.MemoryTrend(lambda: next(read), fps=24)
+    assert trend.report() == dict.fromkeys(("start", "end", "max", "slope_mb_per_hour"))
+    for frames in range(1, 720 * 5 + 2):
+        trend.shown(frames)
+    assert list(read) == []
+    assert trend.report() == {"start": 100.0, "end": 203.0, "max": 203.0, "slope_mb_per_hour": pytest.approx(120.0)}
+    read = iter([100.0, 103.0, 104.0])
+    short = figures.MemoryTrend(lambda: next(read), fps=24)
+    short.shown(1)
+    short.shown(2)
+    short.sample(2)
+    short.sample(2)
+    assert next(read) == 104.0
+    assert short.report() == {"start": 100.0, "end": 103.0, "max": 103.0, "slope_mb_per_hour": None}
+
+
+def test_a_process_that_is_gone_uses_no_memory() -> None:
+    assert figures.rss_mb() > 20
+    assert figures.rss_mb(2**22 + 1) == 0.0
 
 
 def test_the_same_actions_give_the_same_frames_paced_or_not(door: Door, tmp_path: Path) -> None:

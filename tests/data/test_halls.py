@@ -1,5 +1,6 @@
 """The world Halls: same bytes for a seed, joined maps, sound palette, and an engine that loads it."""
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from generator.data.halls.maps import draw_map, reachable
 from generator.data.halls.palette import THEMES, colormap, colours, index, playpal
 from generator.data.halls.pk3 import build, map_infos
-from generator.data.halls.textures import draw, png
+from generator.data.halls.textures import draw, fill_up, png
 from generator.data.halls.udmf import MapWriter
 
 
@@ -67,6 +68,27 @@ def test_textures_have_the_height_in_their_name_and_repeat_exactly() -> None:
         assert picture.shape == (192, 128) and picture.dtype == np.uint8
         assert picture.min() > 0
     assert png(draw("F0T")) == png(draw("F0T"))
+
+
+@pytest.mark.parametrize("height", [16, 48, 64, 192, 208, 272, 704])
+def test_filling_up_keeps_the_picture_and_continues_its_edges(height: int) -> None:
+    picture = draw(f"T1W{height // 16:02d}")
+    filled = fill_up(picture)
+    assert len(filled) in (16, 64, 256, 512, 1024) and len(filled) < 2 * height
+    assert np.array_equal(filled[:height], picture)
+    if len(filled) > height:
+        assert np.array_equal(filled[height], picture[-1]) and np.array_equal(filled[-1], picture[0])
+
+
+def test_every_texture_has_power_of_two_sides(tmp_path: Path) -> None:
+    """The renderer reads outside any other: see textures.py."""
+    build(3, 5, tmp_path / "all")
+    with zipfile.ZipFile(tmp_path / "all") as pack:
+        pictures = [name for name in pack.namelist() if name.endswith(".png")]
+        assert len(pictures) > 100
+        for name in pictures:
+            width, height = struct.unpack(">II", pack.read(name)[16:24])
+            assert width & (width - 1) == 0 and height & (height - 1) == 0, (name, width, height)
 
 
 def test_the_engine_loads_a_map_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

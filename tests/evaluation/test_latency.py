@@ -8,8 +8,8 @@ from controls.errors import UserError
 from generator.evaluation import latency
 
 KEYS = {
-    "preset", "backend", "threads", "frames", "transformer_ms", "decode_ms", "total_ms", "fps", "real_time_factor",
-    "first_frame_s", "peak_rss_mb", "step_ms_at_40", "step_ms_at_far", "far_ratio",
+    "preset", "backend", "threads", "frames", "transformer_ms", "reproject_ms", "decode_ms", "total_ms", "fps",
+    "real_time_factor", "first_frame_s", "peak_rss_mb", "step_ms_at_40", "step_ms_at_far", "far_ratio",
 }  # fmt: skip
 
 
@@ -19,6 +19,8 @@ def test_one_backend(debug_world):
     assert json.loads(json.dumps(found)) == found
     assert found["backend"] == "torch-fp32" and found["preset"] == "debug"
     assert 0 < found["total_ms"]["p50"] <= found["total_ms"]["p99"]
+    parts = [found[f"{part}_ms"]["p50"] for part in ("reproject", "transformer", "decode")]
+    assert min(parts) > 0 and max(parts) < found["total_ms"]["p50"]
     assert found["fps"] == pytest.approx(24 * found["real_time_factor"])
     assert found["far_ratio"] == pytest.approx(found["step_ms_at_far"] / found["step_ms_at_40"])
 
@@ -27,6 +29,11 @@ def test_without_far_there_is_no_far():
     found = latency.benchmark("debug", None, "torch-bf16", frames=3, threads=1)
     assert found["step_ms_at_40"] is found["far_ratio"] is None
     assert found["weights_hash"] == "random"
+
+
+def test_a_world_without_a_reprojection_is_timed_all_the_same(make_world):
+    found = latency.benchmark("debug", make_world(reproject=False), "torch-fp32", frames=4, far=45, threads=1)
+    assert found["reproject_ms"] is None and found["total_ms"]["p50"] > 0 and found["far_ratio"] > 0
 
 
 def test_all_backends_are_compared_with_the_reference(monkeypatch):

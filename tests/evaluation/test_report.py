@@ -1,11 +1,14 @@
 """The evaluation command end to end on a debug world."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 
 from controls.errors import UserError
 from generator.evaluation import report
+from generator.evaluation.quality import Scores
 from generator.training import perceptual
 
 PAIRS = [f"{family}.{measure}" for family in report.FAMILIES for measure in ("psnr", "lpips")]
@@ -32,6 +35,21 @@ def test_every_figure_is_there_and_sane(debug_world, turning_data):
     assert found["baseline.shift.next.psnr"] > found["baseline.repeat.next.psnr"]
     assert found["baseline.shift.next.lpips"] < found["baseline.repeat.next.lpips"]
     assert found["motion_energy.ratio"] >= 0
+
+
+def test_psnr_is_of_the_pooled_error():
+    """One perfect picture beside one that is off by 51 of 255 everywhere: 3 dB better, not the mean with 106 dB."""
+    scores = Scores(perceptual.Lpips())
+    black = np.zeros((1, 64, 64, 3), np.uint8)
+    scores.add("one", black + 51, black)
+    scores.add("two", np.concatenate([black, black + 51]), black.repeat(2, 0))
+    scores.add("same", black, black)
+    means = scores.means()
+    assert means["one.psnr"] == pytest.approx(20 * math.log10(5), abs=1e-3)
+    assert means["two.psnr"] == pytest.approx(means["one.psnr"] + 10 * math.log10(2), abs=1e-3)
+    assert means["same.psnr"] == pytest.approx(106.02, abs=0.01)
+    assert means["two.lpips"] == pytest.approx(means["one.lpips"] / 2, rel=1e-3)
+    assert list(means) == sorted(means)
 
 
 def test_repeating_a_still_clip_is_perfect_and_a_short_clip_has_no_four_seconds(debug_world, still_data):

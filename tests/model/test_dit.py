@@ -29,11 +29,12 @@ def text_for(dit, batch):
     return torch.randn(batch, 5, TEXT, generator=torch.Generator().manual_seed(9))
 
 
+@pytest.mark.parametrize("reproject", [True, False], ids=["reproject", "last"])
 @pytest.mark.parametrize("text_width", [0, TEXT], ids=["plain", "text"])
 @pytest.mark.parametrize("sink", [0, 1, 2])
 @torch.no_grad()
-def test_a_whole_clip_is_its_frames_through_the_cache(make_dit, make_inputs, sink, text_width):
-    dit = make_dit(sink=sink, text_width=text_width)
+def test_a_whole_clip_is_its_frames_through_the_cache(make_dit, make_inputs, sink, text_width, reproject):
+    dit = make_dit(sink=sink, text_width=text_width, reproject=reproject)
     window = dit.config.window
     for frames in (2, window + 1, window + 1 + sink, window + 2 + sink, 3 * (window + 1) + sink + 1):
         inputs = make_inputs(dit, frames, batch=2)
@@ -96,9 +97,27 @@ def test_every_parameter_gets_a_gradient(make_dit, make_inputs, text_width):
     made = dit(*make_inputs(dit, 6, batch=2), text_for(dit, 2))
     made.square().mean().backward()
     without = {name for name, p in dit.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
+    assert {"carry.weight", "carry.bias"} <= dict(dit.named_parameters()).keys()
     last = dit.config.depth - 1  # nobody reads the text after the last block
     unread = (f"blocks.{last}.text_mlp.", f"blocks.{last}.attention.text.out", f"blocks.{last}.attention.text.norm_q")
     assert [name for name in without if not name.startswith(unread)] == []
+
+
+@torch.no_grad()
+def test_with_open_gates_a_step_from_noise_carries_the_reprojection_over(make_dit, make_inputs):
+    """At t = 1 the clean frame is what the network adds plus gate x channels; at t = 0 nothing is carried."""
+    dit = make_dit()
+    noisy, recycled, _, actions, rays = make_inputs(dit, 3)
+    for part in (dit.out, dit.carry):
+        part.weight.zero_()
+        part.bias.zero_()
+    last, ahead = recycled.chunk(2, dim=2)
+    dit.carry.bias.unflatten(0, (2, -1))[1] = 1.0  # the second half of the gates is the reprojection's
+    one, zero = torch.ones(1), torch.zeros(1)
+    torch.testing.assert_close(noisy - dit(noisy, recycled, one, actions, rays), ahead, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(dit(noisy, recycled, zero, actions, rays), -noisy, atol=1e-5, rtol=1e-5)
+    dit.carry.bias.unflatten(0, (2, -1))[0] = 1.0
+    torch.testing.assert_close(noisy - dit(noisy, recycled, one, actions, rays), last + ahead, atol=1e-5, rtol=1e-5)
 
 
 def test_memory_is_the_same_after_a_thousand_frames_as_after_one(make_dit, make_inputs):

@@ -41,4 +41,6 @@ def test_a_perfect_velocity_has_no_loss(latents):
     assert adaptation_loss(oracle, batch, 4.0, 0.0, step_generator(0, 0)).item() < 1e-6
     t, recycled = seen[0]
     assert t.shape == (3,) and t.min() > 0 and t.max() < 1
-    assert torch.equal(recycled[:, 0], batch.first) and torch.equal(recycled[:, 1:], batch.target[:, :-1])
+    last, ahead = recycled.chunk(2, dim=2)
+    assert torch.equal(last[:, 0], batch.first) and torch.equal(last[:, 1:], batch.target[:, :-1])
+    assert torch.equal(ahead, batch.ahead)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from generator.data.latents import LatentClips
-from generator.rollout import frame_noise
+from generator.rollout import frame_noise, open_eye
 from generator.training import consistency
 from generator.training.consistency import consistency_loss, own_history_loss, own_recycled
 from generator.training.helpers import step_generator, step_rng
@@ -45,18 +45,25 @@ def test_at_the_last_time_the_target_is_the_teachers_data(latents):
     assert loss.item() == pytest.approx(0.0, abs=1e-9)
 
 
-def test_own_history_is_what_a_rollout_would_recycle(make_dit, latents):
+@pytest.mark.parametrize("reproject", [True, False], ids=["reproject", "last"])
+def test_own_history_is_what_a_rollout_would_recycle(make_dit, tiny_vae, latents, reproject):
     """One-step frames are the fixed point: under the rollout's own noise the whole clip gives the rollout again."""
-    dit, batch = make_dit(), windows(latents, 2, 4)
-    recycled = own_recycled(dit, batch, 5)
-    assert torch.equal(recycled[:, 0], batch.first)
+    dit, batch = make_dit(reproject=reproject), windows(latents, 2, 4)
+    eye = open_eye(dit, tiny_vae, 90.0)
+    recycled = own_recycled(dit, batch, 5, eye)
+    assert recycled.shape[2] == dit.config.recycled_channels and not recycled.requires_grad
+    last = recycled[:, :, : dit.config.latent_channels]
+    assert torch.equal(last[:, 0], batch.first)
+    if eye:
+        eye.open(batch.first)
+        assert torch.equal(recycled[:, 0, dit.config.latent_channels :], eye.ahead(batch.look[:, 0]))
     noise = torch.stack(
         [torch.stack([frame_noise(5 + b, k, batch.first.shape[1:]) for k in range(4)]) for b in range(2)]
     )
     with torch.no_grad():
         made = noise - dit(noise, recycled, torch.ones(2), batch.actions, batch.rays)
-    assert torch.allclose(made[:, :-1], recycled[:, 1:], atol=1e-5)
-    assert not torch.allclose(recycled[:, 1:], batch.recycled[:, 1:], atol=1e-2)
+    assert torch.allclose(made[:, :-1], last[:, 1:], atol=1e-5)
+    assert not torch.allclose(last[:, 1:], batch.target[:, :-1], atol=1e-2)
 
 
 def test_a_perfect_student_has_no_loss_after_its_own_history(latents):

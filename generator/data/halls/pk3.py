@@ -4,14 +4,15 @@ seed.
 Does not know: the engine, how a map is drawn.
 """
 
-import os
+import io
 import zipfile
 from pathlib import Path
 
+from controls.files import write_atomic
 from generator.data.halls.maps import MapInfo, draw_map
 from generator.data.halls.palette import THEMES, colormap, playpal
 from generator.data.halls.sky import draw_sky
-from generator.data.halls.textures import draw, png
+from generator.data.halls.textures import draw, fill_up, png
 from generator.data.halls.udmf import MapWriter, pack_wad
 
 STAMP = (1980, 1, 1, 0, 0, 0)
@@ -23,7 +24,10 @@ def map_infos(seed: int, maps: int, first: int = 0) -> list[MapInfo]:
 
 
 def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
-    """Write `maps` maps of world `seed`, from number `first`, to the PK3 `out`; MAP names count from first + 1."""
+    """Write `maps` maps of world `seed`, from number `first`, to the PK3 `out`; MAP names count from first + 1.
+
+    UserError when the disk refuses.
+    """
     assert maps >= 1 and first >= 0 and first + maps <= 999, (maps, first)
     entries: dict[str, bytes] = {"PLAYPAL.pal": playpal(), "COLORMAP.lmp": colormap()}
     names: set[str] = set()
@@ -40,7 +44,7 @@ def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
         entries[f"maps/{info.name}.wad"] = pack_wad(lumps)
         mapinfo += f'map {info.name} "{info.title}" {{ sky1 = "SKYH{theme}", 0 }}\n'
     for name in sorted(names):
-        entries[f"textures/{name}.png"] = png(draw(name))
+        entries[f"textures/{name}.png"] = png(fill_up(draw(name)))
     for theme in sorted(themes):
         entries[f"textures/SKYH{theme}.png"] = png(draw_sky(theme))
     entries["MAPINFO"] = mapinfo.encode()
@@ -50,13 +54,12 @@ def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
 
 
 def _write_zip(out: Path, entries: dict[str, bytes]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as pack:
+    blob = io.BytesIO()
+    with zipfile.ZipFile(blob, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as pack:
         for name in sorted(entries):
             entry = zipfile.ZipInfo(name, STAMP)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
             pack.writestr(entry, entries[name])
-    os.replace(part, out)
+    write_atomic(out, blob.getvalue())

@@ -2,8 +2,11 @@
 and written as PNG.
 
 A wall texture is drawn for the exact height of the wall it hangs on, so every wall has its base at the
-floor and its cornice at the top. Names: T<theme><family letter><height/16, two digits> for walls,
-F<theme><letter> for floors and ceilings.
+floor and its cornice at the top. It is stored as high as the next power of two, the picture from row 0 on and
+the rest filled by `fill_up`: the renderer takes texel rows modulo that power whatever the texture's own height,
+rounds to the row before the first (or after the last) where a wall ends, and would read outside the texture
+there: another column, or after the last column whatever lies in the heap, so that no two runs looked alike.
+Names: T<theme><family letter><height/16, two digits> for walls, F<theme><letter> for floors and ceilings.
 Does not know: maps, sectors, light.
 """
 
@@ -53,6 +56,17 @@ def draw(name: str) -> np.ndarray:
     if family == "L":
         return _lamp(theme, height)
     return _wall(theme, family, height)
+
+
+def fill_up(picture: np.ndarray) -> np.ndarray:
+    """`picture` (height, width) filled below to a power of two in height, where only rounding reads.
+
+    The upper half of the filling repeats the last row, the lower half the first: the renderer wraps around.
+    """
+    height = len(picture)
+    missing = (1 << (height - 1).bit_length()) - height
+    below = picture[-1:].repeat(missing - missing // 2, 0)
+    return np.concatenate([picture, below, picture[:1].repeat(missing // 2, 0)])
 
 
 def _fall(height: int) -> np.ndarray:

@@ -103,7 +103,7 @@ class MapWriter:
         line = f"linedef {{ v1={v1}; v2={v2}; sidefront={len(self.sides)}; "
         if back < 0:
             self.sides.append(self._wall_side(front, back_body, offset))
-            self.lines.append(line + "blocking=true; dontpegbottom=true; }\n")
+            self.lines.append(line + "blocking=true; }\n")
             return
         side_a, hang_a = self._open_side(front, back, offset)
         self.sides.append(side_a)
@@ -118,9 +118,11 @@ class MapWriter:
         return name
 
     def _wall_side(self, front: int, body: str, offset: int) -> str:
+        """The side of a solid wall: its texture hangs from the ceiling, moved up until its base is at the floor."""
         floor, ceil, _, _, _, _, wall, _ = self.sectors[front]
         name = self._name("K" if ceil - floor <= LIP else body or wall, ceil - floor)
-        return f'sidedef {{ sector={front}; texturemiddle="{name}"; offsetx={offset % 128}; }}\n'
+        up = -(ceil - floor) % UNIT
+        return f'sidedef {{ sector={front}; texturemiddle="{name}"; offsetx={offset % 128}; offsety={up}; }}\n'
 
     def _open_side(self, front: int, back: int, offset: int) -> tuple[str, bool]:
         """The side of a two-sided line seen from `front`.

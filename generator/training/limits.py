@@ -1,0 +1,136 @@
+"""What stage 3 refuses before it begins: settings that contradict one another, and memory that is not there.
+
+The estimate counts what grows with the model and the segment and leaves out the allocator, so it is one; its numbers
+per token were counted from the tensors that autograd keeps. It errs towards too much.
+
+Does not know of losses, data or what a step does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from controls.errors import UserError
+from generator.model.discriminator import Discriminator
+from generator.model.dit import CausalDiT, DiTConfig
+
+KEPT = 60  # bytes per token and width that a pass keeps beside its block boundaries: entry, exit, the judge's heads
+INNER = 70  # as much inside one block, its MLP's two hidden layers not counted
+
+
+class Stage3(Protocol):
+    """The settings that are looked at; see AdversarialTraining."""
+
+    batch: int
+    frames: int
+    segments: int
+    overlap: int
+    sigma: float
+    penalty_every: int
+    checkpointed: bool
+    forced: bool
+    bf16: bool
+
+
+def check_settings(config: Stage3) -> None:
+    """UserError on settings of stage 3 that cannot be meant."""
+    for wrong, words in (
+        (config.batch < 1, f"batch={config.batch} holds no clip; give --set batch=1 or more"),
+        (config.frames < 2, f"frames={config.frames} is no clip; give --set frames=2 or more"),
+        (config.segments < 1, f"segments={config.segments} is no rollout; give --set segments=1 or more"),
+        (
+            not 0 <= config.overlap < config.frames,
+            f"overlap={config.overlap} is not between 0 and the segment's frames={config.frames}; "
+            "give a smaller --set overlap=...",
+        ),
+        (
+            not config.sigma > 0,
+            f"sigma={config.sigma} is no noise, so R1 and R2 would be nothing; give --set sigma=0.1",
+        ),
+        (config.penalty_every < 1, f"penalty_every={config.penalty_every} is no step; give --set penalty_every=1"),
+        (
+            config.forced and config.segments > 1,
+            f"forced=True follows true clips, which have one segment, not segments={config.segments}; "
+            "give --set segments=1",
+        ),
+    ):
+        if wrong:
+            raise UserError(f"The setting {words}.")
+
+
+def available_bytes(device: torch.device) -> float | None:
+    """Free memory of a device; None where it cannot be told."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024.0 * float(free[0]) if free and device.type == "cpu" else None
+
+
+def check_memory(config: Stage3, dit: DiTConfig, device: torch.device) -> None:
+    """UserError when a step is estimated to need more memory than is free; it says which setting to lower."""
+    need, free = estimate_bytes(config, dit), available_bytes(device)
+    if free is None or need <= free:
+        return
+    raise UserError(
+        f"Segments of {config.frames} latent frames in batches of {config.batch} need about {need / 1e9:.3g} GB, and "
+        f"{free / 1e9:.3g} GB of {device.type} memory are free; {remedy(config, dit, free)}."
+    )
+
+
+def remedy(config: Stage3, dit: DiTConfig, free: float) -> str:
+    """What to lower, and how far, so that a step fits: the batch, or the frames as well when one clip is too many."""
+    least = config.overlap + 1 if config.segments > 1 else 2
+    sizes = [(batch, config.frames) for batch in range(config.batch - 1, 0, -1)]
+    sizes += [(1, frames) for frames in range(config.frames - 1, least - 1, -1)]
+    for batch, frames in sizes:
+        smaller = dataclasses.replace(config, batch=batch, frames=frames)  # type: ignore[type-var]
+        if estimate_bytes(smaller, dit) <= free:
+            return f"give --set batch={batch}" + (f" --set frames={frames}" if frames < config.frames else "")
+    return "choose a smaller preset"
+
+
+def estimate_bytes(config: Stage3, dit: DiTConfig) -> float:
+    """About how many bytes a step holds at its fullest: the generator's pass waits while the judge makes four."""
+    value = 2 if config.bf16 else 4
+    length = config.frames + (config.overlap if config.segments > 1 else 0)
+    past = dit.window + 1 + dit.sink if config.segments > 1 else 0
+    made, judged = pass_bytes(config, dit, config.frames, past), pass_bytes(config, dit, length, 0)
+    slots = dit.window + 1 + dit.sink
+    cache = 2 * 2 * 4 * dit.depth * config.batch * slots * dit.tokens * dit.model_width  # and its copy
+    width = config.batch * length * dit.tokens * dit.model_width
+    block = 2 * width * (INNER + 2 * dit.mlp_ratio * value) + 2 * score_bytes(config, dit, length, past)
+    return weight_bytes(dit, config.bf16) + cache + made + 4 * judged + block
+
+
+def weight_bytes(dit: DiTConfig, bf16: bool) -> float:
+    """Both networks' weights, gradients and RMSProp averages, the generator's EMA, and the copies of autocast."""
+    with torch.device("meta"):
+        judge = Discriminator(CausalDiT(dit))
+    mine, theirs = (sum(p.numel() for p in module.parameters()) for module in (judge.body, judge))
+    return 16.0 * mine + 12.0 * theirs + (2.0 * (mine + theirs) if bf16 else 0.0)
+
+
+def pass_bytes(config: Stage3, dit: DiTConfig, frames: int, past: int) -> float:
+    """What one pass over a clip keeps for its backward pass: boundaries of blocks, or all that is inside them."""
+    value = 2 if config.bf16 else 4
+    width = config.batch * frames * dit.tokens * dit.model_width
+    mask = frames * (frames + past) * dit.tokens**2
+    if config.checkpointed:
+        return width * (KEPT + dit.depth * value) + mask
+    inside = width * (INNER + 2 * dit.mlp_ratio * value) + score_bytes(config, dit, frames, past)
+    return width * KEPT + dit.depth * inside + mask
+
+
+def score_bytes(config: Stage3, dit: DiTConfig, frames: int, past: int) -> float:
+    """Attention of one block: the mask as numbers and, where sinks widen the keys, every head's scores."""
+    pairs = frames * (frames + past) * dit.tokens**2
+    wide = dit.sink and frames * config.segments > dit.window + dit.sink + 1
+    return 4.0 * pairs * (1 + (config.batch * dit.heads if wide else 0))

@@ -1,0 +1,314 @@
+"""Runs of stage 3: a stop is no interruption, failures keep the snapshot, misfits and little memory are sentences."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import run as command_line
+from controls.errors import UserError
+from generator.checkpoint import load_weights
+from generator.config import PRESETS, build
+from generator.model.discriminator import Discriminator
+from generator.model.dit import CausalDiT, DiTConfig
+from generator.training import adversarial, dit_run, limits
+from generator.training.adversarial import AdversarialTraining, Adversary
+from generator.training.helpers import load_resume, load_tensors
+from generator.training.limits import estimate_bytes
+from generator.training.metrics import read_metrics
+
+GB = 1e9
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def config(latents, tokenizer_run, world_folder) -> AdversarialTraining:
+    """The settings of a tiny run; every step is saved but the first."""
+    return AdversarialTraining(
+        latents=str(latents), tokenizer=str(tokenizer_run), start=str(world_folder), preset="debug", steps=4, batch=2,
+        frames=4, overlap=1, lr=1e-3, warmup=1, bf16=False, device="cpu", snapshot_minutes=0.0, least_motion=0.0,
+        checkpointed=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without pictures, which take longer than all else."""
+    monkeypatch.setattr(dit_run, "draw_sheet", lambda run, teacher: None)
+    monkeypatch.setattr(dit_run, "draw_metrics", lambda folder: None)
+
+
+def trained(folder) -> dict[str, torch.Tensor]:
+    """Every tensor and list that a run's future depends on, by name."""
+    found = {}
+
+    def walk(tree, name):
+        if isinstance(tree, dict):
+            for key, value in tree.items():
+                walk(value, f"{name}.{key}")
+        elif isinstance(tree, list) and not all(isinstance(value, float) for value in tree):
+            for number, value in enumerate(tree):
+                walk(value, f"{name}.{number}")
+        elif isinstance(tree, torch.Tensor | list):
+            found[name] = torch.as_tensor(tree)
+
+    state = load_resume(folder / "resume.safetensors")
+    walk(state, "run")
+    return found | {"step": torch.tensor(state["step"])}
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("changes", [{}, {"bf16": True, "segments": 2}], ids=["fp32", "bf16-segments"])
+def test_two_steps_a_stop_and_the_same_command_are_four_steps(config, tmp_path, monkeypatch, undrawn, changes):
+    config = dataclasses.replace(config, log_every=1, penalty_every=2, **changes)
+    adversarial.train(config, tmp_path / "whole", quiet=True)
+    keep = adversarial.keep
+
+    def killed(run, teacher, done=False):
+        if run.step == 3:
+            raise Killed
+        keep(run, teacher, done)
+
+    monkeypatch.setattr(adversarial, "keep", killed)
+    with pytest.raises(Killed):
+        adversarial.train(config, tmp_path / "parts", quiet=True)
+    assert trained(tmp_path / "parts")["step"] == 2
+    monkeypatch.setattr(adversarial, "keep", keep)
+    adversarial.train(config, tmp_path / "parts", quiet=True)
+
+    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    for begins in ("run.model.", "run.ema.w.", "run.optimisers.", "run.judge.", "run.judge_optimisers."):
+        assert sum(name.startswith(begins) for name in whole) > 20, begins
+    assert len(whole["run.motion"]) == 4
+    assert sum("square_avg" in name and value.abs().max() > 0 for name, value in whole.items()) > 60
+    one, other = (load_tensors(tmp_path / name / "discriminator.safetensors")[0] for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    losses = [
+        [{k: v for k, v in row.items() if k != "minutes"} for row in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "parts")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_the_command_line_trains_and_leaves_what_others_read(config, tmp_path, capfd):
+    words = ["train", "adversarial", "--preset", "debug", "--steps", "2", "--run", str(tmp_path)]
+    words += ["--latents", config.latents, "--tokenizer", config.tokenizer, "--start", config.start]
+    for setting in ("batch=2", "frames=3", "overlap=1", "segments=2", "bf16=false", "device=cpu", "lr=1e-4"):
+        words += ["--set", setting]
+    assert command_line.main(words) == 0
+    snapshot = load_weights(tmp_path / "snapshot")
+    assert snapshot.config.stage == "adversarial"
+    manifest = json.loads((tmp_path / "snapshot" / "config.json").read_text())
+    assert manifest["notes"]["step"] == 2 and manifest["notes"]["training"]["segments"] == 2
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"metrics.png", "metrics.jsonl", "training.json", "sheet-000002.png", "discriminator.safetensors"} <= left
+    figures = read_metrics(tmp_path / "metrics.jsonl")[0]
+    assert {"judge_loss", "maker_loss", "penalty", "gap", "saturated", "motion"} <= figures.keys()
+    assert not list(tmp_path.rglob("*.part"))
+    state = load_resume(tmp_path / "resume.safetensors")
+    for name, value in snapshot.dit.state_dict().items():
+        torch.testing.assert_close(value, state["ema"][f"w.{name}"], atol=1e-6, rtol=1e-2)
+    assert command_line.main(words) == 0
+    assert json.loads((tmp_path / "snapshot" / "config.json").read_text())["hash"] == manifest["hash"]
+
+
+def test_the_snapshot_is_the_average_and_starts_again(config, tmp_path, undrawn):
+    adversarial.train(dataclasses.replace(config, steps=1), tmp_path / "one", quiet=True)
+    again = dataclasses.replace(config, steps=1, start=str(tmp_path / "one" / "snapshot"), teacher=config.start)
+    run = adversarial.train(again, tmp_path / "two", quiet=True)
+    assert run.step == 1 and run.world.dit == load_weights(tmp_path / "one" / "snapshot").config.dit
+
+
+# --- the discriminator's beginning ----------------------------------------------------------------------------------
+def test_the_judge_begins_from_the_teacher(config, tmp_path, make_world):
+    teacher = make_world(seed=3)
+    run, adversary = adversarial.open_stage(dataclasses.replace(config, teacher=str(teacher)), tmp_path)
+    body = adversary.judge.body.state_dict()
+    assert all(torch.equal(value, body[name]) for name, value in load_weights(teacher).dit.state_dict().items())
+    assert not torch.equal(body["embed.weight"], run.dit.embed.weight)
+    _, other = adversarial.open_stage(config, tmp_path / "other")
+    assert torch.equal(other.judge.body.embed.weight, run.dit.embed.weight)
+    assert other.judge.body.embed.weight is not run.dit.embed.weight
+    assert torch.equal(other.judge.queries[0].query, adversary.judge.queries[0].query), "heads come from the seed"
+
+
+def test_a_run_can_begin_with_an_earlier_discriminator(config, tmp_path, undrawn, monkeypatch):
+    adversarial.train(dataclasses.replace(config, steps=2), tmp_path / "one", quiet=True)
+    left, meta = load_tensors(tmp_path / "one" / "discriminator.safetensors")
+    assert meta["step"] == 2
+    found = []
+
+    def stand_in(config, folder):
+        found.append((config, folder))
+
+    args = ["--resume-discriminator-from", str(tmp_path / "one" / "discriminator.safetensors")]
+    monkeypatch.setattr(adversarial, "train", stand_in)
+    assert command_line.main(["train", "adversarial", "--steps", "1", "--start", config.start, *args]) == 0
+    assert found[0][0].discriminator == args[1]
+    begin = dataclasses.replace(config, discriminator=args[1])
+    _, adversary = adversarial.open_stage(begin, tmp_path / "two")
+    judge = adversary.judge.state_dict()
+    assert judge.keys() == left.keys() and all(torch.equal(value, judge[name]) for name, value in left.items())
+    _, fresh = adversarial.open_stage(config, tmp_path / "three")
+    assert not torch.equal(fresh.judge.logit.weight, judge["logit.weight"])
+
+
+def test_a_stopped_run_leaves_its_discriminator_too(config, tmp_path, monkeypatch, undrawn):
+    def stop(run, teacher, done=False):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adversarial, "keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        adversarial.train(config, tmp_path, quiet=True)
+    tensors, meta = load_tensors(tmp_path / "discriminator.safetensors")
+    assert meta["step"] == 1 == load_resume(tmp_path / "resume.safetensors")["step"] and len(tensors) > 20
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+def test_figures_that_break_keep_the_last_snapshot(config, tmp_path, monkeypatch, undrawn):
+    draw = dit_run.DiTRun.draw
+
+    def broken(run, use="batch", frames=0):
+        batch = draw(run, use, frames)
+        if run.step == 3:
+            batch.target[0, 0, 0, 0, 0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(dit_run.DiTRun, "draw", broken)
+    with pytest.raises(UserError, match=r"Step 3 gave no finite .*judge_loss.*--set lr=") as caught:
+        adversarial.train(config, tmp_path, quiet=True)
+    assert "\n" not in str(caught.value)
+    kept = trained(tmp_path)
+    assert kept["step"] == 3 and all(value.isfinite().all() for value in kept.values())
+    judge, meta = load_tensors(tmp_path / "discriminator.safetensors")
+    assert meta["step"] == 3 and all(value.isfinite().all() for value in judge.values())
+    assert all(v.isfinite().all() for v in load_weights(tmp_path / "snapshot").dit.state_dict().values())
+
+
+def test_a_world_that_stands_still_ends_the_run(config, tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr(adversarial, "WATCHED", 3)
+    monkeypatch.setattr(adversarial, "motion_of", lambda clip: 0.1 if clip.frames.requires_grad else 1.0)
+    with pytest.raises(UserError, match=r"0\.10 times .* over 3 steps.*--set least_motion=0") as caught:
+        adversarial.train(dataclasses.replace(config, least_motion=0.15), tmp_path, quiet=True)
+    assert "\n" not in str(caught.value) and "--resume-discriminator-from" in str(caught.value)
+    assert trained(tmp_path)["step"] == 2 and len(trained(tmp_path)["run.motion"]) == 2
+    adversarial.train(dataclasses.replace(config, least_motion=0.0), tmp_path, quiet=True)
+    assert trained(tmp_path)["step"] == 4
+
+
+def watched(config, motions) -> int:
+    """How many steps with these motions pass before the watch ends the run."""
+    adversary, run = Adversary(None, []), SimpleNamespace(step=0, folder="here")
+    for number, motion in enumerate(motions):
+        try:
+            adversarial.watch(run, config, adversary, {"motion": motion})
+        except UserError:
+            return number
+    return len(motions)
+
+
+def test_only_a_lasting_stop_counts(config):
+    config = dataclasses.replace(config, least_motion=0.2)
+    n = adversarial.WATCHED
+    assert watched(config, [0.0] * (2 * n)) == n - 1
+    assert watched(config, [0.25] * (2 * n)) == 2 * n
+    assert watched(config, [1.0] * n + [0.0] * (2 * n)) == pytest.approx(n + 0.8 * n, abs=1)
+    assert watched(config, ([0.0] * 3 + [1.0]) * n) == 4 * n
+    assert watched(dataclasses.replace(config, least_motion=0.0), [0.0] * (3 * n)) == 3 * n
+    assert watched(dataclasses.replace(config, least_motion=0.0), [1.0, math.nan]) == 1
+
+
+MISFITS = {
+    "start": ({"start": ""}, "--start DIR"),
+    "no start": ({"start": "nowhere"}, "no weights in 'nowhere'"),
+    "no teacher": ({"teacher": "nowhere"}, "no weights in 'nowhere'"),
+    "teacher": ({"teacher": "DEEPER"}, "of another model"),
+    "no discriminator": ({"discriminator": "nowhere"}, "nowhere is not a readable"),
+    "discriminator": ({"discriminator": "JUDGE"}, "no discriminator of this model"),
+    "overlap": ({"overlap": 4}, "overlap=4 is not between 0 and the segment's frames=4"),
+    "negative overlap": ({"overlap": -1}, "overlap=-1"),
+    "segments": ({"segments": 0}, "segments=0"),
+    "sigma": ({"sigma": 0.0}, "sigma=0.0 .*--set sigma=0.1"),
+    "sigma nan": ({"sigma": math.nan}, "sigma=nan"),
+    "one frame": ({"frames": 1, "overlap": 0}, "frames=1"),
+    "batch": ({"batch": 0}, "batch=0"),
+    "penalty_every": ({"penalty_every": 0}, "penalty_every=0"),
+    "forced": ({"forced": True, "segments": 2}, "forced=True .*--set segments=1"),
+    "clips": ({"frames": 18}, "frames=17"),
+    "clips and overlap": ({"frames": 15, "overlap": 2, "segments": 2}, "--set frames=14"),
+    "no end": ({"steps": 0}, "no end"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_misfits_are_sentences(config, tmp_path, make_world, misfit):
+    changes, words = MISFITS[misfit]
+    deeper = make_world(depth=3) if "DEEPER" in changes.values() else None
+    if "JUDGE" in changes.values():
+        adversarial.save_tensors(tmp_path / "judge", {"logit.weight": torch.zeros(1)}, {})
+    places = {"DEEPER": str(deeper), "JUDGE": str(tmp_path / "judge")}
+    changes = {name: places.get(value, value) for name, value in changes.items()}
+    with pytest.raises(UserError, match=words) as caught:
+        adversarial.train(dataclasses.replace(config, **changes), tmp_path / "run", quiet=True)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_folder_of_another_stage_is_refused(config, tmp_path):
+    run = dit_run.open_run(config, tmp_path, "test", lambda settings, dit: adversarial.rmsprop(dit, settings.lr))
+    dit_run.save_run(run)
+    with pytest.raises(UserError, match="another stage"):
+        adversarial.train(config, tmp_path, quiet=True)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+def test_too_little_memory_names_what_to_lower(config, tmp_path, monkeypatch):
+    dit = load_weights(Path(config.start)).config.dit
+    wide = dataclasses.replace(config, batch=64, frames=16)
+    sizes = [(64, 16), (9, 16), (1, 16), (1, 7)]
+    needs = {(b, f): estimate_bytes(dataclasses.replace(wide, batch=b, frames=f), dit) for b, f in sizes}
+    for free, words in (
+        (needs[9, 16], r"--set batch=9\."),
+        (needs[1, 16], r"--set batch=1\."),
+        (needs[1, 7], r"--set batch=1 --set frames=7\."),
+        (1000.0, "smaller preset"),
+    ):
+        monkeypatch.setattr(limits, "available_bytes", lambda device, free=free: free)
+        with pytest.raises(UserError, match=words) as caught:
+            adversarial.train(wide, tmp_path / "run", quiet=True)
+        assert f"need about {needs[64, 16] / GB:.3g} GB" in str(caught.value) and "\n" not in str(caught.value)
+        assert f"{free / GB:.3g} GB of cpu memory" in str(caught.value)
+    assert not (tmp_path / "run").exists(), "it was refused only after the run had begun"
+    for enough in (needs[64, 16], None):
+        monkeypatch.setattr(limits, "available_bytes", lambda device, free=enough: free)
+        limits.check_memory(wide, dit, torch.device("cpu"))
+
+
+def test_the_estimate_holds_what_is_certain_and_grows_with_what_grows():
+    config = AdversarialTraining(batch=5, frames=12, bf16=False)
+    dit = build(DiTConfig, PRESETS["pocket"]["dit"], "dit")
+    with torch.device("meta"):
+        judge = Discriminator(CausalDiT(dit))
+    mine, theirs = (sum(p.numel() for p in module.parameters()) for module in (judge.body, judge))
+    whole = estimate_bytes(config, dit)
+    boundaries = 5 * 12 * dit.tokens * dit.model_width * dit.depth * 4
+    assert whole > 16 * mine + 12 * theirs + 5 * boundaries
+    assert whole < 3 * GB, "the shipped settings fit a small machine"
+    for changes in ({"batch": 6}, {"frames": 13}, {"segments": 2}, {"checkpointed": False}):
+        assert estimate_bytes(dataclasses.replace(config, **changes), dit) > whole, changes
+    big = build(DiTConfig, PRESETS["aapt-8b"]["dit"], "dit")
+    assert estimate_bytes(dataclasses.replace(config, batch=1, bf16=True), big) > 28 * 7.5e9
+
+
+def test_the_memory_of_this_machine_is_told_or_unknown():
+    free = limits.available_bytes(torch.device("cpu"))
+    assert free is None or 1e7 < free < 1e14
+    assert limits.available_bytes(torch.device("meta")) is None
