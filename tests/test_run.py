@@ -110,11 +110,11 @@ def test_ctrl_c_is_not_a_traceback(monkeypatch, capsys):
 def test_all_stages_then_play(monkeypatch, data_set, tmp_path, picture, capfd):
     monkeypatch.setattr(tokenizer, "Lpips", PlainDistance)
     folder = tmp_path / "run"
-    words = ["train", "all", "--preset", "debug", "--hours", "0.001", "--data", str(data_set), "--run", str(folder)]
+    words = ["train", "all", "--preset", "debug", "--hours", "0.002", "--data", str(data_set), "--run", str(folder)]
     assert run.main([*words, "--threads", "1"]) == 0
-    snapshot = folder / "consistency" / "snapshot"
+    snapshot = folder / "adversarial" / "snapshot"
     manifest = read_manifest(snapshot)
-    assert manifest["config"]["stage"] == "consistency" and manifest["config"]["picture"] == [64, 64]
+    assert manifest["config"]["stage"] == "adversarial" and manifest["config"]["picture"] == [64, 64]
     assert manifest["notes"]["step"] >= 1
     assert run.main([*words, "--threads", "1"]) == 0
     assert read_manifest(snapshot)["hash"] == manifest["hash"]

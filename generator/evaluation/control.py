@@ -1,9 +1,10 @@
 """Does the world do what the keys and the mouse say? Correlation and slope of measured against commanded motion.
 
 Shape key: T video frames, Y, X video size, K keys. Row i of keys and look is the tick that led to frame i.
-Yaw is compared tick by tick; forward motion as a running median against the speed that the keys ask for: a first-order
-lag of forward minus backward, doubled by run. Walls stop a walker, so even real clips do not reach a correlation of 1;
-the same figures on the real clips (`control.real`) say what is reachable.
+Yaw and pitch are compared tick by tick, pitch outside the second after a jump; forward motion as a running median
+against the speed that the keys ask for: a first-order lag of forward minus backward, doubled by run (its slope is in
+eye heights a tick for each steady walk). Walls stop a walker and stairs nod, so even real clips do not reach a
+correlation of 1; the same figures on the real clips (`control.real`) say what is reachable.
 
 Does not know how pictures are made.
 """
@@ -17,12 +18,14 @@ import numpy.typing as npt
 
 from controls.action import ActionSpec
 from controls.camera import Camera
-from generator.evaluation.motion import MAX_YAW, Double, Pixels, walk_per_tick, yaw_per_tick
+from generator.evaluation.motion import MAX_PITCH, MAX_YAW, Double, Pixels, pitch_per_tick, walk_per_tick, yaw_per_tick
 
 FRICTION = 0.90625  # share of its speed that a walker of the engine keeps each 35th of a second
 ENGINE_RATE = 35.0
 NEIGHBOURS = 3  # ticks to each side in the running median
 FASTEST_JUDGED = 0.9 * MAX_YAW  # degrees per tick; faster turns leave the search
+STEEPEST_JUDGED = 0.9 * MAX_PITCH
+AFTER_JUMP = 1.0  # seconds until a jumper stands again
 
 
 @dataclass(frozen=True)
@@ -70,20 +73,31 @@ def agreement(measured: Double, asked: Double) -> dict[str, float | None]:
     return {"corr": slope * float(x.std() / y.std()), "slope": slope, "measured": share}
 
 
+def after_jump(keys: npt.NDArray[np.uint8], spec: ActionSpec, fps: float) -> npt.NDArray[np.bool_]:
+    """Which ticks (T,) come with a jump or within a second after one."""
+    if "jump" not in spec.keys:
+        return np.zeros(len(keys), bool)
+    pressed = keys[:, spec.keys.index("jump")].astype(np.float64)
+    return np.asarray(np.convolve(pressed, np.ones(1 + round(AFTER_JUMP * fps)))[: len(keys)] > 0)
+
+
 def measure_control(walks: list[Walk], spec: ActionSpec, camera: Camera, fps: float) -> dict[str, float | None]:
-    """`yaw.corr`, `yaw.slope` (degrees per degree), `forward.corr` (and their `measured` shares) over all walks."""
-    yaw_found, yaw_asked, speed_found, speed_asked = [], [], [], []
+    """`yaw`, `pitch` (degrees per degree) and `forward`, each `.corr`, `.slope` and `.measured`, over all walks."""
+    found: dict[str, list[Double]] = {name: [] for name in ("yaw", "pitch", "forward")}
+    asked: dict[str, list[Double]] = {name: [] for name in found}
     for walk in walks:
-        yaw = yaw_per_tick(walk.frames, camera, walk.pitch)
-        asked = walk.look[1:, 0].astype(np.float64)
-        judged = np.abs(asked) <= FASTEST_JUDGED
-        yaw_found.append(yaw[judged])
-        yaw_asked.append(asked[judged])
-        speed_found.append(running_median(walk_per_tick(walk.frames, camera, walk.pitch, yaw)[:, 0]))
-        speed_asked.append(commanded_speed(walk.keys, spec, fps)[1:])
-    turns = agreement(np.concatenate(yaw_found), np.concatenate(yaw_asked))
-    steps = agreement(np.concatenate(speed_found), np.concatenate(speed_asked))
-    return {
-        **{f"yaw.{name}": value for name, value in turns.items()},
-        **{f"forward.{name}": value for name, value in steps.items() if name != "slope"},
-    }
+        yaw, look = yaw_per_tick(walk.frames, camera, walk.pitch), walk.look[1:].astype(np.float64)
+        pitch = pitch_per_tick(walk.frames, camera, walk.pitch, yaw)
+        slow = np.abs(look[:, 0]) <= FASTEST_JUDGED
+        standing = (np.abs(look[:, 1]) <= STEEPEST_JUDGED) & ~after_jump(walk.keys, spec, fps)[1:]
+        found["yaw"].append(yaw[slow])
+        asked["yaw"].append(look[slow, 0])
+        found["pitch"].append(pitch[standing])
+        asked["pitch"].append(look[standing, 1])
+        found["forward"].append(running_median(walk_per_tick(walk.frames, camera, walk.pitch, yaw)[:, 0]))
+        asked["forward"].append(commanded_speed(walk.keys, spec, fps)[1:])
+    figures: dict[str, float | None] = {}
+    for name in found:
+        for key, value in agreement(np.concatenate(found[name]), np.concatenate(asked[name])).items():
+            figures[f"{name}.{key}"] = value
+    return figures

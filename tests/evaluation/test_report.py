@@ -13,7 +13,13 @@ from generator.training import perceptual
 
 PAIRS = [f"{family}.{measure}" for family in report.FAMILIES for measure in ("psnr", "lpips")]
 BASELINES = [f"baseline.{b}.{name}" for b in ("repeat", "shift") for name in PAIRS if not name.startswith("tokenizer")]
-CONTROL = [f"{c}.{name}" for c in ("control", "control.real") for name in ("yaw.corr", "yaw.slope", "forward.corr")]
+CONTROL = [
+    f"{c}.{name}.{figure}"
+    for c in ("control", "control.real")
+    for name in ("yaw", "pitch", "forward")
+    for figure in ("corr", "slope", "measured")
+]
+DISTANCES = [f"frechet_alexnet.{name}" for name in ("next", "rollout", "floor", "ceiling")]
 
 
 @pytest.fixture(autouse=True)
@@ -25,16 +31,24 @@ def needs_lpips():
 
 
 def test_every_figure_is_there_and_sane(debug_world, turning_data):
-    found = report.evaluate(debug_world, turning_data, clips=2, split="held_seed")
+    made = report.evaluate(debug_world, turning_data, report.Settings(clips=1, split="held_seed"))
+    found = made.report
     assert json.loads(json.dumps(found)) == found
     assert not [name for name in PAIRS + BASELINES + CONTROL if name not in found]
-    assert found["clips"] == 2 and found["split"] == "held_seed" and found["seconds"] > 0
+    assert found["clips"] == 1 and found["split"] == "held_seed" and found["seconds"] > 0
     assert all(found[name] is not None for name in PAIRS + BASELINES)
     assert found["control.real.yaw.corr"] > 0.95
     assert found["control.real.yaw.slope"] == pytest.approx(1, abs=0.1)
     assert found["baseline.shift.next.psnr"] > found["baseline.repeat.next.psnr"]
     assert found["baseline.shift.next.lpips"] < found["baseline.repeat.next.lpips"]
-    assert found["motion_energy.ratio"] >= 0
+    assert found["control.real.pitch.corr"] > 0.9
+    assert found["control.real.pitch.slope"] == pytest.approx(1, abs=0.1)
+    assert found["motion_energy.ratio"] >= 0 and found["motion_energy.static"] == (found["motion_energy.ratio"] < 0.1)
+    assert all(found[name] > 0 for name in DISTANCES) and found["frechet_alexnet.pictures"] == 24
+    assert found["frechet_alexnet.rollout"] > found["frechet_alexnet.floor"]
+    assert made.drift is None and [sheet.title for sheet in made.sheets] == ["M, clip 0"]
+    assert made.sheets[0].seconds == [0.5 * i for i in range(9)]
+    assert [(name, len(pictures)) for name, pictures in made.sheets[0].rows] == [("real", 9), ("generated", 9)]
 
 
 def test_psnr_is_of_the_pooled_error():
@@ -53,19 +67,23 @@ def test_psnr_is_of_the_pooled_error():
 
 
 def test_repeating_a_still_clip_is_perfect_and_a_short_clip_has_no_four_seconds(debug_world, still_data):
-    found = report.evaluate(debug_world, still_data, clips=1, split="held_seed")
+    found = report.evaluate(debug_world, still_data, report.Settings(clips=1)).report
     for baseline in ("repeat", "shift"):
         assert found[f"baseline.{baseline}.next.psnr"] >= 90
         assert found[f"baseline.{baseline}.rollout_1s.lpips"] == pytest.approx(0, abs=1e-6)
     assert found["rollout_4s.psnr"] is None
     assert found["motion_energy.ratio"] is None
     assert found["control.real.yaw.corr"] is None
+    assert found["frechet_alexnet.next"] is None, "there is no other clip to compare with"
 
 
 def test_what_does_not_fit_is_a_sentence(debug_world, turning_data, tmp_path):
     with pytest.raises(UserError, match="no clips"):
-        report.evaluate(debug_world, turning_data, split="held_map")
+        report.evaluate(debug_world, turning_data, report.Settings(split="held_map"))
     with pytest.raises(UserError, match="Unknown split"):
-        report.evaluate(debug_world, turning_data, split="test")
+        report.evaluate(debug_world, turning_data, report.Settings(split="test"))
+    for wrong in (report.Settings(clips=0), report.Settings(drift=-1), report.Settings(threads=-1)):
+        with pytest.raises(UserError, match="check the numbers"):
+            report.evaluate(debug_world, turning_data, wrong)
     with pytest.raises(UserError, match="no weights"):
         report.evaluate(tmp_path, turning_data)

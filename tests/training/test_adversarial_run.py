@@ -1,9 +1,8 @@
-"""Runs of stage 3: a stop is no interruption, failures keep the snapshot, misfits and little memory are sentences."""
+"""Runs of stage 3: a stop is no interruption, failures keep the snapshot, misfits are sentences."""
 
 import dataclasses
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,16 +11,10 @@ import torch
 import run as command_line
 from controls.errors import UserError
 from generator.checkpoint import load_weights
-from generator.config import PRESETS, build
-from generator.model.discriminator import Discriminator
-from generator.model.dit import CausalDiT, DiTConfig
-from generator.training import adversarial, dit_run, limits
+from generator.training import adversarial, dit_run
 from generator.training.adversarial import AdversarialTraining, Adversary
 from generator.training.helpers import load_resume, load_tensors
-from generator.training.limits import estimate_bytes
 from generator.training.metrics import read_metrics
-
-GB = 1e9
 
 
 class Killed(Exception):
@@ -267,48 +260,3 @@ def test_a_folder_of_another_stage_is_refused(config, tmp_path):
     dit_run.save_run(run)
     with pytest.raises(UserError, match="another stage"):
         adversarial.train(config, tmp_path, quiet=True)
-
-
-# --- memory ---------------------------------------------------------------------------------------------------------
-def test_too_little_memory_names_what_to_lower(config, tmp_path, monkeypatch):
-    dit = load_weights(Path(config.start)).config.dit
-    wide = dataclasses.replace(config, batch=64, frames=16)
-    sizes = [(64, 16), (9, 16), (1, 16), (1, 7)]
-    needs = {(b, f): estimate_bytes(dataclasses.replace(wide, batch=b, frames=f), dit) for b, f in sizes}
-    for free, words in (
-        (needs[9, 16], r"--set batch=9\."),
-        (needs[1, 16], r"--set batch=1\."),
-        (needs[1, 7], r"--set batch=1 --set frames=7\."),
-        (1000.0, "smaller preset"),
-    ):
-        monkeypatch.setattr(limits, "available_bytes", lambda device, free=free: free)
-        with pytest.raises(UserError, match=words) as caught:
-            adversarial.train(wide, tmp_path / "run", quiet=True)
-        assert f"need about {needs[64, 16] / GB:.3g} GB" in str(caught.value) and "\n" not in str(caught.value)
-        assert f"{free / GB:.3g} GB of cpu memory" in str(caught.value)
-    assert not (tmp_path / "run").exists(), "it was refused only after the run had begun"
-    for enough in (needs[64, 16], None):
-        monkeypatch.setattr(limits, "available_bytes", lambda device, free=enough: free)
-        limits.check_memory(wide, dit, torch.device("cpu"))
-
-
-def test_the_estimate_holds_what_is_certain_and_grows_with_what_grows():
-    config = AdversarialTraining(batch=5, frames=12, bf16=False)
-    dit = build(DiTConfig, PRESETS["pocket"]["dit"], "dit")
-    with torch.device("meta"):
-        judge = Discriminator(CausalDiT(dit))
-    mine, theirs = (sum(p.numel() for p in module.parameters()) for module in (judge.body, judge))
-    whole = estimate_bytes(config, dit)
-    boundaries = 5 * 12 * dit.tokens * dit.model_width * dit.depth * 4
-    assert whole > 16 * mine + 12 * theirs + 5 * boundaries
-    assert whole < 3 * GB, "the shipped settings fit a small machine"
-    for changes in ({"batch": 6}, {"frames": 13}, {"segments": 2}, {"checkpointed": False}):
-        assert estimate_bytes(dataclasses.replace(config, **changes), dit) > whole, changes
-    big = build(DiTConfig, PRESETS["aapt-8b"]["dit"], "dit")
-    assert estimate_bytes(dataclasses.replace(config, batch=1, bf16=True), big) > 28 * 7.5e9
-
-
-def test_the_memory_of_this_machine_is_told_or_unknown():
-    free = limits.available_bytes(torch.device("cpu"))
-    assert free is None or 1e7 < free < 1e14
-    assert limits.available_bytes(torch.device("meta")) is None

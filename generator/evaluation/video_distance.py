@@ -1,0 +1,99 @@
+"""FVD of what a world makes, beside what real video scores and what the tokenizer alone would let it score.
+
+Shape key: T video frames, Y, X video size, N samples.
+The windows of a split, of 16 or 32 frames each after one real picture, are dealt by turns to two hands, so that both
+see the same places: one stays real and is the reference, the other is judged. With as many windows in each hand as
+`.windows` says, and always against the reference,
+`fvd.16`          free rollouts from the real picture before a window, under the window's own actions;
+`fvd.16.floor`    the judged windows' real video: what a perfect world would score;
+`fvd.16.ceiling`  their real video encoded and decoded: what a perfect transformer would score with this tokenizer.
+The three are biased alike and may be compared. `.paired` and `.ceiling.paired` set the rollouts and the decoded video
+against the real video of the same windows, as papers do; their floor is 0.
+
+Does not know which clips are held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from controls.errors import UserError
+from generator.checkpoint import Weights
+from generator.data.clips import Clip, Dataset
+from generator.evaluation.frechet import Features, apart, fit
+from generator.evaluation.fvd import I3D, features, pieces
+from generator.evaluation.quality import decoded, free_latents, prepare
+
+FEWEST = 2  # windows in each hand
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames [start, end) of a clip, the first of them given; `judged` or else reference."""
+
+    clip: int
+    start: int
+    end: int
+    judged: bool
+
+
+def deal(dataset: Dataset, clips: list[int], length: int, limit: int) -> list[Window]:
+    """Windows for both hands, at most `limit` each, evenly over all clips; UserError when there are too few."""
+    found = [(clip, *piece) for clip in clips for piece in pieces(dataset.entry(clip)["frames"], length)]
+    pairs = len(found) // 2
+    count = min(limit, pairs)
+    if count < FEWEST:
+        raise UserError(
+            f"FVD needs {2 * FEWEST} windows of {length} frames or more, and there are {min(2 * limit, len(found))}; "
+            "raise --windows or collect more or longer clips."
+        )
+    chosen = [i * pairs // count for i in range(count)]
+    return [Window(*found[2 * pair + hand], bool(hand)) for pair in chosen for hand in (0, 1)]
+
+
+def fvd_figures(
+    weights: Weights, dataset: Dataset, windows: list[Window], network: I3D, say: Callable[[str], None]
+) -> dict[str, float | int]:
+    """`fvd.LENGTH` and what stands beside it, for windows of one length."""
+    length = windows[0].end - windows[0].start - 1
+    ticks = weights.config.action_spec.ticks
+    assert length % ticks == 0, f"{length} frames are not whole latent frames of {ticks}"
+    rows: dict[str, list[Features]] = {"reference": [], "real": [], "rebuilt": [], "free": []}
+    held: tuple[int, Clip | None] = (-1, None)
+    for number, window in enumerate(windows):
+        if held[0] != window.clip:
+            held = (window.clip, dataset.clip(window.clip))
+        clip = held[1]
+        assert clip is not None
+        for name, pictures in _versions(weights, clip, window, number).items():
+            rows[name].append(features(pictures[None, 1:], network))
+        if number % 16 == 15:
+            say(f"fvd.{length}: {number + 1} of {len(windows)} windows")
+    fits = {name: fit(np.concatenate(values)) for name, values in rows.items()}
+    name, reference = f"fvd.{length}", fits["reference"]
+    return {
+        name: apart(fits["free"], reference),
+        f"{name}.floor": apart(fits["real"], reference),
+        f"{name}.ceiling": apart(fits["rebuilt"], reference),
+        f"{name}.paired": apart(fits["free"], fits["real"]),
+        f"{name}.ceiling.paired": apart(fits["rebuilt"], fits["real"]),
+        f"{name}.windows": len(rows["free"]),
+    }
+
+
+def _versions(weights: Weights, clip: Clip, window: Window, seed: int) -> dict[str, np.ndarray]:
+    """The videos of a window (1 + T, Y, X, 3): the reference alone, or real, rebuilt and freely rolled out."""
+    part = slice(window.start, window.end)
+    frames = clip.frames(window.start, window.end - window.start)
+    if not window.judged:
+        return {"reference": frames}
+    inputs = prepare(weights, frames, clip.keys[part], clip.look[part])
+    free = torch.cat([inputs.latents[:1], free_latents(weights, inputs, seed)])
+    made = {"real": frames}
+    for name, latents in (("rebuilt", inputs.latents), ("free", free)):
+        made[name] = np.concatenate([pictures for pictures, _ in decoded(weights, latents)])
+    return made

@@ -1,0 +1,55 @@
+"""FVD's figures: which windows are compared with which."""
+
+import json
+
+import numpy as np
+import pytest
+
+from controls.errors import UserError
+from generator.checkpoint import load_weights
+from generator.data.clips import Dataset
+from generator.evaluation import video_distance
+from generator.evaluation.frechet import frechet
+
+
+def test_windows_are_dealt_by_turns_and_evenly(turning_data):
+    dataset = Dataset.open(turning_data)  # two clips of 101 frames: six windows of 16 frames each
+    whole = video_distance.deal(dataset, [0, 1], 16, 99)
+    assert [(w.clip, w.start, w.end) for w in whole] == [(c, s, s + 17) for c in (0, 1) for s in range(0, 96, 16)]
+    assert [w.judged for w in whole] == [False, True] * 6
+    few = video_distance.deal(dataset, [0, 1], 16, 2)
+    assert [(w.clip, w.start, w.judged) for w in few] == [(0, 0, False), (0, 16, True), (1, 0, False), (1, 16, True)]
+    assert len(video_distance.deal(dataset, [0, 1], 32, 99)) == 6
+
+
+def test_too_few_windows_are_a_sentence(turning_data, still_data):
+    with pytest.raises(UserError, match="needs 4 windows of 16 frames or more, and there are 2"):
+        video_distance.deal(Dataset.open(still_data), [0], 16, 256)
+    with pytest.raises(UserError, match="raise --windows"):
+        video_distance.deal(Dataset.open(turning_data), [0, 1], 16, 1)
+
+
+@pytest.mark.parametrize("length", [16, 32])
+def test_what_is_compared_with_what(debug_world, turning_data, monkeypatch, length):
+    """On mean colours instead of logits, which is quick."""
+    seen, said = [], []
+
+    def colours(frames, network):
+        assert frames.shape[:2] == (1, length)
+        seen.append(frames.mean((1, 2, 3)))
+        return seen[-1]
+
+    monkeypatch.setattr(video_distance, "features", colours)
+    dataset = Dataset.open(turning_data)
+    windows = video_distance.deal(dataset, [0, 1], length, 99)
+    made = video_distance.fvd_figures(load_weights(debug_world), dataset, windows, None, said.append)
+    assert json.loads(json.dumps(made)) == made
+    name = f"fvd.{length}"
+    assert made[f"{name}.windows"] == len(windows) // 2 == {16: 6, 32: 3}[length]
+    reference, real, rebuilt, free = (np.concatenate(seen[start::4]) for start in range(4))
+    frames = [dataset.clip(w.clip).frames(w.start + 1, length).mean((0, 1, 2)) for w in windows]
+    assert np.allclose(reference, frames[::2]) and np.allclose(real, frames[1::2])
+    assert made[name] == frechet(free, reference) and made[f"{name}.floor"] == frechet(real, reference)
+    assert made[f"{name}.ceiling"] == frechet(rebuilt, reference)
+    assert made[f"{name}.paired"] == frechet(free, real)
+    assert made[f"{name}.ceiling.paired"] == frechet(rebuilt, real)
