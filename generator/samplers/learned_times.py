@@ -26,6 +26,7 @@ from generator.samplers.paths import NoisePath, log_snr
 from generator.samplers.solvers import Network, Solver
 
 Mode = Literal["time", "lambda"]
+TRACE = 1e-9
 Distance = Callable[[Tensor, Tensor], Tensor]  # samples and targets (B, ...) to (B,)
 
 
@@ -40,9 +41,13 @@ def l1(sample: Tensor, target: Tensor) -> Tensor:
 
 
 def fractions(logits: Tensor) -> Tensor:
-    """n = (c - c_0) / (c_N - c_0) with c = cumsum(softmax(logits)): rises from 0 to 1 (LD3, notes section 1)."""
-    summed = torch.cumsum(torch.softmax(logits, 0), 0)
-    return (summed - summed[0]) / (summed[-1] - summed[0])
+    """n = (c - c_0) / (c_N - c_0) with c = cumsum(softmax(logits)): rises from 0 to 1 (LD3, notes section 1).
+
+    A trace of the uniform grid keeps it rising where a softmax would round to nought (ours).
+    """
+    shares = (1 - TRACE) * torch.softmax(logits[1:], 0) + TRACE / (len(logits) - 1)  # the first logit cancels
+    summed = torch.cumsum(torch.cat([torch.zeros_like(shares[:1]), shares]), 0)
+    return summed / summed[-1]
 
 
 def ends(path: NoisePath, mode: Mode) -> tuple[float, float]:
@@ -225,12 +230,13 @@ class Learner:
         grid = grid_of(self.path, self.config.mode, logits, offsets)
         before = self.distances("train", index, noise, grid)
         before.mean().backward()
-        if not (torch.isfinite(before).all() and logits.grad is not None and torch.isfinite(logits.grad).all()):
+        gradients = [part.grad for part in (logits, offsets)]
+        if not all(part is not None and torch.isfinite(part).all() for part in (before, *gradients)):
             self.progress.broken += 1
             self.progress.losses.append((math.nan, math.nan))
             self.back_to_best()
             return
-        self.step_parameters(clipped(logits.grad, self.config.clip), clipped(offsets.grad, self.config.clip))
+        self.step_parameters(*(clipped(gradient, self.config.clip) for gradient in gradients))
         judged = self.validate()
         self.progress.losses.append((float(before.detach().mean()), judged))
         self.judge(judged)

@@ -89,6 +89,16 @@ def turning_data(tmp_path_factory, rooms):
 
 
 @pytest.fixture(scope="session")
+def rolling_data(tmp_path_factory, rooms):
+    """Two clips of 101 frames of a coloured pattern that rolls by: quick to make."""
+    clips = []
+    for seed in range(2):
+        pattern = (255 * rooms.smooth_noise((SIZE, 4 * SIZE, 3), seed)).astype(np.uint8)
+        clips.append(np.stack([np.roll(pattern, -2 * k, 1)[:, :SIZE] for k in range(101)]))
+    return write_dataset(tmp_path_factory.mktemp("rolling"), [np.zeros((101, 2))] * 2, clips)
+
+
+@pytest.fixture(scope="session")
 def still_data(tmp_path_factory, rooms):
     """One clip of 33 frames in which nothing moves."""
     frames = np.repeat(rooms.room(SIZE, SIZE, HFOV, 0.0)[None], 33, axis=0)

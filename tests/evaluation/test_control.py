@@ -5,7 +5,14 @@ import pytest
 
 from controls.action import ActionSpec
 from controls.camera import Camera
-from generator.evaluation.control import Walk, agreement, commanded_speed, measure_control, running_median
+from generator.evaluation.control import (
+    Walk,
+    after_jump,
+    agreement,
+    commanded_speed,
+    measure_control,
+    running_median,
+)
 
 SPEC = ActionSpec()
 
@@ -48,3 +55,22 @@ def test_a_world_that_obeys_scores_one_and_one_that_turns_half_as_far_a_slope_of
         assert figures["yaw.corr"] > 0.98
         assert figures["yaw.slope"] == pytest.approx(share, abs=0.05)
         assert figures["forward.corr"] is None
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_pitch_is_compared_with_what_was_asked(rooms, share):
+    look = np.zeros((25, 2), np.float32)
+    look[1:, 1] = 2 * np.sin(np.arange(24) / 3)
+    pitch = np.cumsum(look[:, 1].astype(np.float64))
+    frames = np.stack([rooms.room(192, 120, 100.0, 0.0, share * up) for up in pitch])
+    keys = np.zeros((25, len(SPEC.keys)), np.uint8)
+    figures = measure_control([Walk(frames, keys, look, pitch)], SPEC, Camera(100.0), 24)
+    assert figures["pitch.corr"] > 0.95 and figures["pitch.measured"] > 0.8
+    assert figures["pitch.slope"] == pytest.approx(share, abs=0.1)
+
+
+def test_a_second_after_a_jump_is_left_out():
+    keys = np.zeros((60, len(SPEC.keys)), np.uint8)
+    keys[10:12, SPEC.keys.index("jump")] = 1
+    assert np.flatnonzero(after_jump(keys, SPEC, 24)).tolist() == list(range(10, 36))
+    assert not after_jump(keys, ActionSpec(keys=("forward",)), 24).any()

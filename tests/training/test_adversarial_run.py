@@ -58,7 +58,7 @@ def trained(folder) -> dict[str, torch.Tensor]:
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("changes", [{}, {"bf16": True, "segments": 2}], ids=["fp32", "bf16-segments"])
+@pytest.mark.parametrize("changes", [{}, {"bf16": True, "segments": 2, "frames": 2}], ids=["fp32", "bf16-segments"])
 def test_two_steps_a_stop_and_the_same_command_are_four_steps(config, tmp_path, monkeypatch, undrawn, changes):
     config = dataclasses.replace(config, log_every=1, penalty_every=2, **changes)
     adversarial.train(config, tmp_path / "whole", quiet=True)
