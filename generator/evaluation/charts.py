@@ -74,11 +74,12 @@ def svg(chart: Chart) -> str:
     for i in range(int(span / step + 1e-9) + 1):
         text = f"{i * step / unit:g}" + (" min" if minutes else " s")
         parts.append(f'<text class="tick" x="{x(i * step)}" y="{HEIGHT - 10}" text-anchor="middle">{text}</text>')
+    lowest = min(chart.levels.values(), default=0.0)
     for name, value in chart.levels.items():
+        below = len(chart.levels) > 1 and value == lowest
         parts.append(f'<path class="level" d="M{LEFT} {y(value)}H{WIDTH - RIGHT}"/>')
-        parts.append(
-            f'<text class="tick" x="{WIDTH - RIGHT}" y="{y(value) - 4}" text-anchor="end">{escape(name)}</text>'
-        )
+        at = y(value) + (12 if below else -4)
+        parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{at}" text-anchor="end">{escape(name)}</text>')
     for number, (name, values) in enumerate(chart.lines.items()):
         points = [(x((i + 0.5) * chart.step), y(value)) for i, value in enumerate(values)]
         drawn = " ".join(f"{a},{b}" for a, b in points)
@@ -123,10 +124,12 @@ def png(charts: list[Chart]) -> bytes:
             seconds = [(i + 0.5) * chart.step for i in range(len(values))]
             kind = {"circle": "o", "square": "s", "triangle": "^"}[MARKS[number % len(MARKS)]]
             axes.plot(seconds, values, color=COLOURS[number % len(COLOURS)], marker=kind, markersize=4, label=name)
+        lowest = min(chart.levels.values(), default=0.0)
         for name, value in chart.levels.items():
+            below = len(chart.levels) > 1 and value == lowest
             axes.axhline(value, color="#8b877d", linestyle=(0, (4, 3)), linewidth=1)
             axes.annotate(
-                name, (1, value), (-3, 3), ("axes fraction", "data"), textcoords="offset points",
+                name, (1, value), (-3, -9 if below else 3), ("axes fraction", "data"), textcoords="offset points",
                 ha="right", fontsize=8, color="#6d6a62",
             )  # fmt: skip
         axes.set_title(f"{chart.title}  ({chart.note})", fontsize=10, loc="left")

@@ -30,6 +30,12 @@ NOTES = {
     "saturation": "over real; 0 is grey",
     "motion": "over real; idle should be near 0",
 }
+TILES = {
+    "fvd.16": "FVD, 16 frames",
+    "fvd.32": "FVD, 32 frames",
+    "fid.rollout": "FID of rollouts",
+    "frechet_alexnet.rollout": "AlexNet distance of rollouts",
+}
 FAMILIES = {
     "tokenizer": "tokenizer alone",
     "next": "next latent frame, real history",
@@ -55,10 +61,10 @@ class Aim:
 
 
 AIMS = (
-    Aim("Motion energy over real", "motion_energy.ratio", 0.7, 1.3),
-    Aim("Yaw: degrees per degree", "control.yaw.slope", 0.9, 1.1),
-    Aim("Yaw: correlation", "control.yaw.corr", 0.9, float("inf")),
-    Aim("Drift: last stretch over first", "drift.last_over_first", float("-inf"), 1.25),
+    Aim("Motion over real", "motion_energy.ratio", 0.7, 1.3),
+    Aim("Yaw slope", "control.yaw.slope", 0.9, 1.1),
+    Aim("Yaw correlation", "control.yaw.corr", 0.9, float("inf")),
+    Aim("Drift, last over first", "drift.last_over_first", float("-inf"), 1.25),
 )
 
 
@@ -114,7 +120,7 @@ def head(report: Report, title: str) -> str:
     facts = [
         f"world {report['world']}",
         f"weights {str(report['weights_hash'])[:12]}",
-        f"{report['clips']} clips of {report['split']}",
+        f"{report['clips']} {'clip' if report['clips'] == 1 else 'clips'} of {report['split']}",
         *([f"played by {report['drift.backend']}"] if "drift.backend" in report else []),
         f"measured in {number(float(report['seconds']))} s",
     ]
@@ -140,12 +146,12 @@ def tiles(report: Report) -> str:
             continue
         met = aim.low <= value <= aim.high
         state = f'<span class="{"met" if met else "missed"}">{"✓ met" if met else "✕ not met"}</span>'
-        made.append(tile(aim.title, number(value), f"{state} aim {aim.text()}"))
-    for key in ("fvd.16", "fvd.32", "fid.rollout", "frechet_alexnet.rollout"):
+        made.append(tile(aim.title, number(value), f"{state}<br>aim {aim.text()}"))
+    for key, title in TILES.items():
         if report.get(key) is not None:
-            base = key if key.startswith("fvd") else key.rpartition(".")[0]
-            ends = f"floor {number(report[f'{base}.floor'])} · ceiling {number(report[f'{base}.ceiling'])}"
-            made.append(tile(key, number(report[key]), ends))
+            base = key.removesuffix(".rollout")
+            ends = (f"{end} {number(report[f'{base}.{end}'])}" for end in ("floor", "ceiling"))
+            made.append(tile(title, number(report[key]), "<br>".join(ends)))
     return f'<section class="tiles">{"".join(made)}</section>' if made else ""
 
 

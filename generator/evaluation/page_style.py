@@ -21,14 +21,14 @@ gap:2px 18px;color:var(--soft);font-size:14px}
 .key{width:28px;height:12px}
 .said{margin:0 0 14px;max-width:72ch;color:var(--soft);font-size:14px}
 .warning{margin:22px 0 0;padding:12px 16px;border:1px solid var(--bad);border-radius:10px;color:var(--bad)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:12px;margin-top:24px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(168px,1fr));gap:12px;margin-top:24px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px}
 .tile p{margin:0;font-size:14px;color:var(--soft)}
 .tile .value{margin:2px 0;font-size:30px;line-height:1.2;font-weight:650;color:var(--ink);
 font-variant-numeric:tabular-nums}
 .tile .below{font-size:13px}
 .met{color:var(--good);font-weight:600}.missed{color:var(--bad);font-weight:600}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:12px;margin-bottom:14px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:12px;margin-bottom:14px}
 .chart{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;padding:12px 10px 6px}
 .chart figcaption{padding:0 6px 6px;font-size:13px;color:var(--soft)}
 .chart figcaption b{color:var(--ink);font-size:15px;margin-right:6px}
@@ -47,6 +47,7 @@ font-variant-numeric:tabular-nums}
 .table{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:12px}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:8px 14px;text-align:right;white-space:nowrap}
+thead th:first-child{width:34%}
 thead th{color:var(--soft);font-weight:500;font-size:13px}
 tbody th{text-align:left;font-weight:500}
 tbody tr{border-top:1px solid var(--line)}

@@ -187,7 +187,9 @@ def clip_figures(
         made.append(stretch.driving(pictures))
         energy += [motion_energy(pictures), motion_energy(stretch.frames)]
         if seed < SHEETS:
-            sheets.append(clip_sheet(f"{dataset.entry(index)['map']}, clip {index}", stretch.frames, pictures, weights))
+            sheets.append(
+                clip_sheet(f"Held out: {dataset.entry(index)['map']}, clip {index}", stretch.frames, pictures, weights)
+            )
         say(f"clips: {seed + 1} of {len(chosen)}")
     for index in others:
         stills.add("reference", _stretch(dataset.clip(index), spec.ticks).frames[spec.ticks :: spec.ticks])
@@ -240,7 +242,7 @@ def clip_sheet(title: str, real: Pixels, made: Pixels, weights: Weights) -> Shee
 
 def drift_sheet(drive: str, shown: list[tuple[float, Pixels]]) -> Sheet:
     """A long rollout."""
-    return Sheet(drive, [at for at, _ in shown], [(drive, [picture for _, picture in shown])])
+    return Sheet(f"Free rollout, {drive}", [at for at, _ in shown], [(drive, [picture for _, picture in shown])])
 
 
 def _picture_network(lpips: Lpips, fid: bool) -> PictureNetwork:

@@ -47,7 +47,7 @@ def test_every_figure_is_there_and_sane(debug_world, turning_data):
     assert found["motion_energy.ratio"] >= 0 and found["motion_energy.static"] == (found["motion_energy.ratio"] < 0.1)
     assert all(found[name] > 0 for name in DISTANCES) and found["frechet_alexnet.pictures"] == 24
     assert found["frechet_alexnet.rollout"] > found["frechet_alexnet.floor"]
-    assert made.drift is None and [sheet.title for sheet in made.sheets] == ["M, clip 0"]
+    assert made.drift is None and [sheet.title for sheet in made.sheets] == ["Held out: M, clip 0"]
     assert made.sheets[0].seconds == [0.5 * i for i in range(9)]
     assert [(name, len(pictures)) for name, pictures in made.sheets[0].rows] == [("real", 9), ("generated", 9)]
 
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_a_sentence(debug_world, turning_data, tmp_path):
 def test_the_command_writes_figures_curves_and_a_page(debug_world, rolling_data, tmp_path, monkeypatch, capfd):
     """Everything at once, on mean colours instead of I3D's logits."""
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(report, "I3D", lambda: None)
+    monkeypatch.setattr(report, "I3D", object)
     monkeypatch.setattr(video_distance, "features", lambda frames, network: frames.mean((1, 2, 3)))
     names = {word: tmp_path / f"made.{word}" for word in ("json", "html", "png")}
     words = ["evaluate", "--weights", debug_world, "--data", rolling_data, "--clips", 1, "--fvd", "--drift", 480]
