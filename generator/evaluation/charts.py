@@ -73,7 +73,8 @@ def svg(chart: Chart) -> str:
     step = nice_step(span / unit, 6) * unit
     for i in range(int(span / step + 1e-9) + 1):
         text = f"{i * step / unit:g}" + (" min" if minutes else " s")
-        parts.append(f'<text class="tick" x="{x(i * step)}" y="{HEIGHT - 10}" text-anchor="middle">{text}</text>')
+        anchor = "end" if span - i * step < 0.05 * span else "middle"
+        parts.append(f'<text class="tick" x="{x(i * step)}" y="{HEIGHT - 10}" text-anchor="{anchor}">{text}</text>')
     lowest = min(chart.levels.values(), default=0.0)
     for name, value in chart.levels.items():
         below = len(chart.levels) > 1 and value == lowest

@@ -248,7 +248,8 @@ def quality_table(report: Report) -> str:
         for measure, sign in (("psnr", 1), ("lpips", -1)):
             keys = [f"{prefix}{family}.{measure}" for prefix in ("", "baseline.repeat.", "baseline.shift.")]
             own, *others = (report.get(key) for key in keys)
-            best = own is not None and None not in others and all(sign * own > sign * other for other in others)
+            known = [sign * other for other in others if other is not None]
+            best = own is not None and len(known) == len(others) and sign * own > max(known)
             row += [f"<b>{number(own)}</b>" if best else number(own), *(number(other) for other in others)]
         rows.append(row)
     heads = ["", "PSNR dB", "repeat", "shift", "LPIPS", "repeat", "shift"]

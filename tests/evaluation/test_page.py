@@ -14,7 +14,7 @@ from generator.evaluation import charts, page
 from generator.evaluation.drift import Drift
 from generator.evaluation.report import Evaluation, Sheet
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 
 
 class Checker(HTMLParser):
