@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from controls.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
-STAGES = ("tokenizer", "latents", "adaptation", "consistency", "adversarial", "all")
+STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,6 +134,8 @@ def fill_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("runs/data/halls"), help="recorded clips")
     parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="encoded clips")
     parser.add_argument("--tokenizer", type=Path, default=Path("runs/tokenizer"), help="the tokenizer's run")
+    parser.add_argument("--parallax", type=Path, help="the parallax's run; without it recycled pictures only turn")
+    parser.add_argument("--workers", type=int, default=1, help="latents: processes of one thread each")
     parser.add_argument("--start", default="", help="weights to begin from")
     parser.add_argument("--resume-discriminator-from", default="", metavar="FILE", help="adversarial: an earlier run's")
     parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after this much work")
@@ -159,11 +161,14 @@ def train_all(args: argparse.Namespace) -> int:
     if args.hours <= 0:
         raise UserError(f"--hours {args.hours} leaves no time; give the hours that all stages may take together.")
     root = args.run or Path("runs") / f"all-{args.preset}"
-    args.tokenizer, args.latents = root / "tokenizer", root / "latents"
+    args.tokenizer, args.latents, args.parallax = root / "tokenizer", root / "latents", None
     minutes = 60 * args.hours
     train_stage(args, "tokenizer", root / "tokenizer", 0.3 * minutes)
+    if reprojects(args.preset):
+        args.parallax = root / "parallax"
+        train_stage(args, "parallax", args.parallax, 0.07 * minutes)
     train_stage(args, "latents", root / "latents", 0)
-    train_stage(args, "adaptation", root / "adaptation", 0.35 * minutes)
+    train_stage(args, "adaptation", root / "adaptation", 0.33 * minutes)
     teacher, student = (str(root / stage / "snapshot") for stage in ("adaptation", "consistency"))
     train_stage(args, "consistency", root / "consistency", 0.05 * minutes, start=teacher)
     train_stage(
@@ -184,18 +189,23 @@ def train_stage(
 ) -> None:
     """One stage with the command's settings; fields that a stage does not have are left out."""
     if stage == "latents":
-        from generator.config import preset
         from generator.data.latents import encode_dataset
+        from generator.training.parallax import load_parallax
         from generator.training.tokenizer import load_tokenizer
 
-        reproject = preset(args.preset)["dit"].get("reproject", False)
-        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents, reproject=reproject)
+        how = {
+            "reproject": reprojects(args.preset),
+            "parallax": load_parallax(args.parallax) if args.parallax else None,
+            "workers": args.workers,
+        }
+        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents, **how)
         return
     config_class, run = stage_of(stage)
     values = {
         "data": str(args.data),
         "latents": str(args.latents),
         "tokenizer": str(args.tokenizer),
+        "parallax": str(args.parallax or ""),
         "preset": args.preset,
         "minutes": minutes,
         "steps": steps,
@@ -209,12 +219,23 @@ def train_stage(
     run(override(config, settings, stage), folder)
 
 
+def reprojects(name: str) -> bool:
+    """Whether models of a preset recycle a reprojected picture."""
+    from generator.config import preset
+
+    return bool(preset(name)["dit"].get("reproject", False))
+
+
 def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
     """The settings class and the train function of a stage."""
     if stage == "tokenizer":
         from generator.training import tokenizer
 
         return tokenizer.TokenizerTraining, tokenizer.train
+    if stage == "parallax":
+        from generator.training import parallax
+
+        return parallax.ParallaxTraining, parallax.train
     if stage == "adaptation":
         from generator.training import adaptation
 

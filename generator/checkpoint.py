@@ -26,6 +26,8 @@ from controls.errors import UserError
 from controls.files import write_atomic
 from generator.config import build
 from generator.model.dit import CausalDiT, DiTConfig
+from generator.tokenizer.parallax import Parallax, ParallaxConfig
+from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import TokenizerConfig, VideoVAE
 
 FORMAT = 1
@@ -46,6 +48,7 @@ class WorldConfig:
     tokenizer: TokenizerConfig
     dit: DiTConfig
     action_spec: ActionSpec
+    parallax: ParallaxConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for config.json."""
@@ -54,12 +57,22 @@ class WorldConfig:
 
 @dataclass
 class Weights:
-    """A loaded world: config, both networks in evaluation mode, and the hash that names them."""
+    """A loaded world: config, its networks in evaluation mode, and the hash that names them.
+
+    Worlds without a parallax turn the recycled picture only.
+    """
 
     config: WorldConfig
     tokenizer: VideoVAE
     dit: CausalDiT
     hash: str
+    parallax: Parallax | None = None
+
+    def reprojector(self, vae: VideoVAE | None = None) -> Reprojector | None:
+        """What moves the recycled picture, if this world recycles one; `vae` in place of the tokenizer."""
+        if not self.dit.config.reproject:
+            return None
+        return Reprojector(vae or self.tokenizer, self.config.hfov, self.parallax)
 
 
 def config_from_dict(data: dict[str, Any]) -> WorldConfig:
@@ -71,6 +84,8 @@ def config_from_dict(data: dict[str, Any]) -> WorldConfig:
         raise UserError(f"The weights' config has no {error} part; download or train the weights again.") from error
     plain["tokenizer"] = build(TokenizerConfig, parts["tokenizer"], "tokenizer")
     plain["dit"] = build(DiTConfig, parts["dit"], "dit")
+    if plain.get("parallax") is not None:
+        plain["parallax"] = build(ParallaxConfig, plain["parallax"], "parallax")
     plain["action_spec"] = ActionSpec.from_dict(parts["action_spec"])
     return build(WorldConfig, plain, "world")
 
@@ -81,6 +96,7 @@ def save_weights(
     tokenizer: VideoVAE,
     dit: dict[str, Tensor],
     notes: dict[str, Any] | None = None,
+    parallax: Parallax | None = None,
 ) -> str:
     """Write a weights folder; returns its hash. UserError when the disk refuses: the old weights then stay whole.
 
@@ -92,6 +108,8 @@ def save_weights(
         raise UserError(f"The folder {str(folder)!r} cannot be made ({error.strerror}); choose another.") from error
     tensors = {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()}
     tensors |= {f"dit.{k}": v for k, v in dit.items()}
+    if parallax is not None:
+        tensors |= {f"parallax.{k}": v for k, v in parallax.state_dict().items()}
     before = set(folder.glob("weights-*.safetensors"))
     files: dict[str, str] = {}
     try:
@@ -140,13 +158,16 @@ def load_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
         tensors |= _read_shard(folder / name, expected)
     try:
         tokenizer, dit = VideoVAE(config.tokenizer), CausalDiT(config.dit)
+        parallax = Parallax(config.parallax).to(dtype).eval() if config.parallax else None
     except (AssertionError, ArithmeticError, RuntimeError, ValueError) as error:
         raise UserError(
             f"The config in {str(folder)!r} describes no network ({error}); use a matching pair."
         ) from error
     _fill(tokenizer, tensors, "tokenizer.", folder)
     _fill(dit, tensors, "dit.", folder)
-    return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"])
+    if parallax is not None:
+        _fill(parallax, tensors, "parallax.", folder)
+    return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"], parallax)
 
 
 def _digest(manifest: dict[str, Any]) -> str:

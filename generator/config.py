@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "debug": {
         "picture": {"width": 64, "height": 64},
         "tokenizer": "debug",
+        "parallax": {"widths": (8, 8, 8, 8, 8), "hidden": 8},
         "dit": {
             "latent_channels": 8,
             "height": 4,
@@ -37,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "pocket": {
         "picture": PICTURE,
         "tokenizer": "pocket",
+        "parallax": {},
         "dit": {
             "latent_channels": 32,
             "height": 10,
@@ -84,6 +86,11 @@ def preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise UserError(f"Unknown preset {name!r}{did_you_mean(name, PRESETS)}.")
     return PRESETS[name]
+
+
+def parallax_sizes(name: str) -> dict[str, Any]:
+    """The settings of a preset's parallax that are not its defaults."""
+    return dict(preset(name).get("parallax", {}))
 
 
 def build(cls: type[T], values: Mapping[str, Any], what: str) -> T:

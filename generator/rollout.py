@@ -18,7 +18,8 @@ from torch import Tensor
 
 from generator.model.dit import CausalDiT, Prefix
 from generator.model.kv_cache import KVCache
-from generator.tokenizer.blocks import State
+from generator.tokenizer.blocks import LAST, State
+from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.tokenizer.vae import VideoVAE
 
@@ -31,17 +32,18 @@ def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> Tensor:
 
 class Eye:
     """The pictures of a batch of rollouts as a player sees them: decoded one latent frame at a time, never with a
-    gradient. `ahead` turns the last one by the next look and encodes it.
+    gradient. `ahead` turns and moves the last one by the next action and encodes it.
     """
 
-    def __init__(self, vae: VideoVAE, hfov: float) -> None:
-        self.vae, self.turn = vae, Reprojector(vae, hfov)
+    def __init__(self, vae: VideoVAE, hfov: float, parallax: Parallax | None = None) -> None:
+        self.vae, self.turn = vae, Reprojector(vae, hfov, parallax)
         self.memory: State = ()
-        self.picture = torch.empty(0)
+        self.picture, self.pace = torch.empty(0), torch.empty(0)
 
     @torch.no_grad()
-    def open(self, first: Tensor) -> None:
-        """Begin with the normalised latents of the first pictures (B, C, H, W)."""
+    def open(self, first: Tensor, pace: Tensor | None = None) -> None:
+        """Begin with the normalised latents of the first pictures (B, C, H, W), standing or at a pace (B, Z)."""
+        self.pace = self.turn.no_pace(len(first)) if pace is None else pace
         like = next(self.vae.decoder.parameters())
         self.memory = self.vae.decoder.init_state(len(first), (first.shape[-2], first.shape[-1]), like)
         self._show(first.to(like), True)
@@ -52,17 +54,21 @@ class Eye:
         self._show(latent.to(self.picture), False)
 
     def _show(self, latent: Tensor, first: bool) -> None:
-        video, self.memory = self.vae.decoder(self.vae.denormalise(latent)[:, None], self.memory, first)
+        video, memory = self.vae.decoder(self.vae.denormalise(latent)[:, None], self.memory, first)
+        self.memory = tuple(m.contiguous(memory_format=LAST) for m in memory)  # as play holds it, to the last bit
         self.picture = to_picture(video[:, -1])
 
     @torch.no_grad()
-    def ahead(self, look: Tensor) -> Tensor:
-        """The reprojected latents (B, C, H, W) under look (B, ticks, 2) degrees."""
-        return self.turn(self.turn.views(self.picture, look)).float()
+    def ahead(self, look: Tensor, actions: Tensor) -> Tensor:
+        """The reprojected latents (B, C, H, W) under look (B, ticks, 2) degrees and encoded actions (B, ticks, P)."""
+        views, self.pace = self.turn.ahead(self.picture, look, actions, self.pace)
+        return self.turn(views).float()
 
 
 class Conditions(Protocol):
-    """What leads a rollout: actions (B, F, ticks, P), rays (B, F, R, H, W), look (B, F, ticks, 2) in degrees."""
+    """What leads a rollout: actions (B, F, ticks, P), rays (B, F, R, H, W), look (B, F, ticks, 2) in degrees,
+    and the pace (B, Z) at which it begins (None: standing).
+    """
 
     @property
     def actions(self) -> Tensor:
@@ -76,10 +82,14 @@ class Conditions(Protocol):
     def look(self) -> Tensor:
         """Degrees per tick."""
 
+    @property
+    def pace(self) -> Tensor | None:
+        """What the ego-motion remembers."""
 
-def open_eye(dit: CausalDiT, vae: VideoVAE, hfov: float) -> Eye | None:
+
+def open_eye(dit: CausalDiT, vae: VideoVAE, hfov: float, parallax: Parallax | None = None) -> Eye | None:
     """An `Eye` for models that need one."""
-    return Eye(vae, hfov) if dit.config.reproject else None
+    return Eye(vae, hfov, parallax) if dit.config.reproject else None
 
 
 @dataclass
@@ -141,7 +151,7 @@ def rollout_and_history(
 ) -> tuple[Tensor, Tensor]:
     """As `rollout`, and the recycled channels that each frame was given (B, F, C or 2C, H, W)."""
     if eye:
-        eye.open(first)
+        eye.open(first, conditions.pace)
     return continue_rollout(dit, start(dit, first, seed), conditions, eye)
 
 
@@ -152,7 +162,7 @@ def continue_rollout(
     """The next frames of a rollout that stands at `state` (and `eye`), which both move on; as above."""
     frames, history = [], []
     for k in range(conditions.actions.shape[1]):
-        ahead = eye.ahead(conditions.look[:, k]) if eye else None
+        ahead = eye.ahead(conditions.look[:, k], conditions.actions[:, k]) if eye else None
         history.append(with_ahead(state.recycled, ahead))
         frames.append(advance(dit, state, conditions.actions[:, k], conditions.rays[:, k], ahead))
         if eye:
@@ -173,10 +183,10 @@ def teacher_rollout(
     caches = [dit.new_cache(first.shape[0]) for _ in grid[:-1]]
     last, frames = first.to(dit.embed.weight), []
     if eye:
-        eye.open(first)
+        eye.open(first, conditions.pace)
     for k in range(conditions.actions.shape[1]):
         x = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(last)
-        recycled = with_ahead(last, eye.ahead(conditions.look[:, k]) if eye else None)
+        recycled = with_ahead(last, eye.ahead(conditions.look[:, k], conditions.actions[:, k]) if eye else None)
         given = (conditions.actions[:, k].to(x), conditions.rays[:, k].to(x))
         for cache, now, after in zip(caches, grid[:-1], grid[1:], strict=True):
             t = torch.full((len(x),), now, device=x.device)

@@ -76,6 +76,8 @@ class World:
             raise UserError(f"The first frame is {picture.shape}, this world needs {(height, width, 3)}; resize it.")
         latent = encode_picture(self._tokenizer, picture)
         self._backend.transformer.reset(latent, seed)
+        if self._backend.reprojection:
+            self._backend.reprojection.reset()
         self._ready = True
         frames = self._backend.decoder.first(latent)
         self._picture[:] = frames[-1]
@@ -87,10 +89,11 @@ class World:
         began = time.perf_counter()
         look = np.clip(action.look, -self.spec.max_look, self.spec.max_look)
         rays = self.camera.ray_map(look, *self.latent_size).reshape(-1, *self.latent_size)
+        encoded = encode(action, self.spec)
         turn, opened = self._backend.reprojection, time.perf_counter()
-        ahead = turn(self._picture, look.astype(np.float32)) if turn else None
+        ahead = turn(self._picture, look.astype(np.float32), encoded) if turn else None
         seen = time.perf_counter()
-        latent = self._backend.transformer.step(encode(action, self.spec), rays, ahead)
+        latent = self._backend.transformer.step(encoded, rays, ahead)
         stepped = time.perf_counter()
         frames = self._backend.decoder.next(latent)
         self._picture[:] = frames[-1]
@@ -132,11 +135,15 @@ class World:
     def _state(self) -> State:
         state = {f"transformer.{k}": v for k, v in self._backend.transformer.state().items()}
         state |= {f"decoder.{k}": v for k, v in self._backend.decoder.state().items()}
+        if self._backend.reprojection:
+            state |= {f"reprojection.{k}": v for k, v in self._backend.reprojection.state().items()}
         return state | {"picture": self._picture.copy()}
 
     def _restore(self, state: State) -> None:
         self._backend.transformer.load(_part(state, "transformer."))
         self._backend.decoder.load(_part(state, "decoder."))
+        if self._backend.reprojection:
+            self._backend.reprojection.load(_part(state, "reprojection."))
         if state["picture"].shape != self._picture.shape or state["picture"].dtype != np.uint8:
             raise ValueError(f"its picture is {state['picture'].shape}")
         self._picture[:] = state["picture"]

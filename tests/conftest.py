@@ -1,5 +1,6 @@
 """What many tests share: one thread, tiny networks, a tiny data set of moving pictures, and a tiny world on disk."""
 
+import dataclasses
 import io
 import json
 import os
@@ -10,10 +11,11 @@ import torch
 from PIL import Image
 
 from controls.action import ActionSpec
-from generator.checkpoint import WorldConfig, save_weights
-from generator.config import PRESETS, build
+from generator.checkpoint import WorldConfig, as_stored, save_weights
+from generator.config import PRESETS, build, parallax_sizes
 from generator.data.latents import encode_dataset
 from generator.model.dit import CausalDiT, DiTConfig
+from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 from generator.training.helpers import save_tensors
@@ -120,6 +122,17 @@ def tiny_vae() -> VideoVAE:
 
 
 @pytest.fixture(scope="session")
+def tiny_parallax() -> Parallax:
+    """The debug parallax with random weights that sees depth and walks far."""
+    torch.manual_seed(2)
+    parallax = Parallax(build(ParallaxConfig, {**parallax_sizes("debug"), "size": SIZE}, "parallax"))
+    for parameter in parallax.parameters():
+        parameter.requires_grad_(False).copy_(as_stored(3 * parameter).float())
+    parallax.log_stretch.fill_(0.2)
+    return parallax.eval()
+
+
+@pytest.fixture(scope="session")
 def tokenizer_run(tiny_vae, tmp_path_factory):
     """A folder as the tokenizer stage leaves it."""
     folder = tmp_path_factory.mktemp("tokenizer_run")
@@ -129,24 +142,34 @@ def tokenizer_run(tiny_vae, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def latents(tiny_vae, data_set, tmp_path_factory):
-    """The data set, encoded, with its reprojections."""
-    folder = tmp_path_factory.mktemp("latents")
-    encode_dataset(tiny_vae, data_set, folder, torch.float32, reproject=True)
+def parallax_run(tiny_parallax, tmp_path_factory):
+    """A folder as the parallax stage leaves it."""
+    folder = tmp_path_factory.mktemp("parallax_run")
+    meta = {"kind": "parallax", "config": dataclasses.asdict(tiny_parallax.config), "step": 0}
+    save_tensors(folder / "parallax.safetensors", tiny_parallax.state_dict(), meta)
     return folder
 
 
 @pytest.fixture(scope="session")
-def make_world(tiny_vae, make_dit, tmp_path_factory):
+def latents(tiny_vae, tiny_parallax, data_set, tmp_path_factory):
+    """The data set, encoded, with its reprojections."""
+    folder = tmp_path_factory.mktemp("latents")
+    encode_dataset(tiny_vae, data_set, folder, torch.float32, reproject=True, parallax=tiny_parallax)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_world(tiny_vae, tiny_parallax, make_dit, tmp_path_factory):
     """A function that writes a tiny world's weights folder."""
 
     def make(seed: int = 0, **changes):
         dit = make_dit(seed, **changes)
         folder = tmp_path_factory.mktemp("world")
         config = WorldConfig(
-            "debug", SIZE, HFOV, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec()
+            "debug", SIZE, HFOV, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec(),
+            tiny_parallax.config if dit.config.reproject else None,
         )  # fmt: skip
-        save_weights(folder, config, tiny_vae, dit.state_dict())
+        save_weights(folder, config, tiny_vae, dit.state_dict(), parallax=tiny_parallax if config.parallax else None)
         return folder
 
     return make

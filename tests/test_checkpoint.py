@@ -46,7 +46,7 @@ def sentence(call) -> str:
 def test_what_was_saved_comes_back(folder):
     first = load_weights(folder)
     again = folder.parent / "again"
-    name = save_weights(again, first.config, first.tokenizer, first.dit.state_dict(), {"step": 3})
+    name = save_weights(again, first.config, first.tokenizer, first.dit.state_dict(), {"step": 3}, first.parallax)
     second = load_weights(again)
     assert (second.config, second.hash) == (first.config, first.hash) and name == first.hash
     for one, other in ((first.dit, second.dit), (first.tokenizer, second.tokenizer)):
@@ -57,7 +57,7 @@ def test_what_was_saved_comes_back(folder):
 def test_large_weights_are_split(folder, monkeypatch):
     weights = load_weights(folder)
     monkeypatch.setattr(checkpoint, "SHARD_BYTES", 20_000)
-    save_weights(folder, weights.config, weights.tokenizer, weights.dit.state_dict())
+    save_weights(folder, weights.config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
     shards = sorted(folder.glob("*.safetensors"))
     assert len(shards) > 3 and set(read_manifest(folder)["files"]) == {path.name for path in shards}
     assert all(torch.equal(v, weights.dit.state_dict()[k]) for k, v in load_weights(folder).dit.state_dict().items())
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_the_old_weights_whole(folder, monkeypatch, broken_wr
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    text = sentence(lambda: save_weights(folder, weights.config, weights.tokenizer, changed))
+    text = sentence(lambda: save_weights(folder, weights.config, weights.tokenizer, changed, parallax=weights.parallax))
     assert "No space left" in text
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -145,7 +145,7 @@ def test_a_run_killed_while_saving_leaves_the_old_weights_whole(folder, monkeypa
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_weights(folder, weights.config, weights.tokenizer, changed)
+        save_weights(folder, weights.config, weights.tokenizer, changed, parallax=weights.parallax)
     monkeypatch.undo()
     assert load_weights(folder).hash == weights.hash
 
@@ -153,7 +153,7 @@ def test_a_run_killed_while_saving_leaves_the_old_weights_whole(folder, monkeypa
 def test_new_weights_replace_old_ones(folder):
     weights = load_weights(folder)
     changed = {name: value + 1 for name, value in weights.dit.state_dict().items()}
-    name = save_weights(folder, weights.config, weights.tokenizer, changed)
+    name = save_weights(folder, weights.config, weights.tokenizer, changed, parallax=weights.parallax)
     assert load_weights(folder).hash == name != weights.hash
     assert {p.name for p in folder.glob("*.safetensors")} == set(read_manifest(folder)["files"])
 
@@ -161,5 +161,9 @@ def test_new_weights_replace_old_ones(folder):
 def test_a_file_where_the_folder_should_be(folder):
     weights = load_weights(folder)
     path = folder / "config.json"
-    sentence(lambda: save_weights(path, weights.config, weights.tokenizer, weights.dit.state_dict()))
+    sentence(
+        lambda: save_weights(
+            path, weights.config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax
+        )
+    )
     sentence(lambda: load_weights(path))

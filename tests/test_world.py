@@ -92,7 +92,7 @@ def test_a_state_of_other_weights_is_refused(world, make_world, first_picture):
     assert world.step(Action.idle(world.spec)).shape == (4, 64, 64, 3)
 
 
-@pytest.mark.parametrize("part", ["decoder.0", "picture"])
+@pytest.mark.parametrize("part", ["decoder.0", "picture", "reprojection.pace"])
 @pytest.mark.parametrize("damage", ["lacks", "misshapen", "nonsense"])
 def test_a_damaged_state_is_refused_and_changes_nothing(world, world_folder, first_picture, damage, part):
     world.reset(first_picture, 1)
@@ -140,7 +140,7 @@ def test_a_world_makes_the_latents_of_a_rollout(make_world, first_picture, monke
     turns = [world.camera.ray_map(a.look, *world.latent_size).reshape(-1, *world.latent_size) for a in actions]
     parts = [encode(a, world.spec) for a in actions], turns, [a.look for a in actions]
     led = Led(*(torch.from_numpy(np.stack(part))[None] for part in parts))
-    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov)
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
     assert (eye is not None) == reproject
     made = rollout(weights.dit, encode_picture(weights.tokenizer, first_picture), led, 11, eye)
     assert torch.equal(made[0], torch.stack(latents))

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import multiprocessing
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from controls.files import write_atomic
 from generator.checkpoint import as_stored
 from generator.data.clips import Dataset
 from generator.rollout import with_ahead
+from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.tokenizer.vae import VideoVAE
 
@@ -40,7 +43,8 @@ ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the res
 @dataclass
 class Batch:
     """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
-    look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W).
+    look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W), and the
+    pace (B, Z) before the first of them.
     """
 
     first: Tensor
@@ -49,10 +53,11 @@ class Batch:
     rays: Tensor
     look: Tensor
     ahead: Tensor | None = None
+    pace: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead)
+        parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead, self.pace)
         return Batch(*(v if v is None else v.to(device, non_blocking=True) for v in parts))  # type: ignore[arg-type]
 
     @property
@@ -91,24 +96,82 @@ def encode_clip(vae: VideoVAE, frames: npt.NDArray[np.uint8], dtype: torch.dtype
 
 
 @torch.no_grad()
-def reprojected(vae: VideoVAE, hfov: float, latents: Tensor, look: Tensor, dtype: torch.dtype) -> Tensor:
-    """`ahead` (F, C, H, W) of a clip: latents (1 + F, C, H, W) are decoded, turned by look (F, ticks, 2), encoded."""
-    stride, made, turn = vae.config.time, [], Reprojector(vae, hfov)
+def reprojected(
+    turn: Reprojector, latents: Tensor, look: Tensor, actions: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`ahead` (F, C, H, W) of a clip and the pace (F, Z) before each: what an `Eye` would make of its true pictures.
+
+    Latents (1 + F, C, H, W) are decoded, moved by look (F, ticks, 2) and encoded actions (F, ticks, P), encoded.
+    """
+    vae, made, paces, pace = turn.vae, [], [], turn.no_pace(1)
     with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-        pictures = to_picture(vae.decode(vae.denormalise(latents[None]))[0, ::stride])
+        pictures = to_picture(vae.decode(vae.denormalise(latents[None]))[0, :: vae.config.time])
         for k in range(0, len(look), REPROJECTED_AT_ONCE):
-            part = slice(k, k + REPROJECTED_AT_ONCE)
-            made.append(turn(turn.views(pictures[:-1][part], look[part])).float())
-    return torch.cat(made)
+            views = []
+            for i in range(k, min(k + REPROJECTED_AT_ONCE, len(look))):
+                paces.append(pace)
+                view, pace = turn.ahead(pictures[i : i + 1], look[i : i + 1], actions[i : i + 1], pace)
+                views.append(view)
+            made.append(turn(torch.cat(views)).float())
+    return torch.cat(made), torch.cat(paces)
+
+
+def parallax_hash(parallax: Parallax | None) -> str:
+    """SHA-256 that names a parallax as a weights folder keeps it; empty without one."""
+    if parallax is None:
+        return ""
+    tensors = sorted(parallax.state_dict().items())
+    return hashlib.sha256(b"".join(n.encode() + as_stored(t).float().numpy().tobytes() for n, t in tensors)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How clips become latents; `parallax` matters where `reproject` asks for `ahead`."""
+
+    vae: VideoVAE
+    data: Path
+    out: Path
+    dtype: torch.dtype = torch.bfloat16
+    reproject: bool = False
+    parallax: Parallax | None = None
+
+    def clip(self, dataset: Dataset, index: int) -> None:
+        """Encode one clip unless that is done; what is there and still good is kept."""
+        path, by = self.out / f"{index:06d}.npz", parallax_hash(self.parallax)
+        arrays = _arrays(path)
+        if "alone" in arrays and (not self.reproject or ("ahead" in arrays and str(arrays.get("by", "")) == by)):
+            return
+        clip, device = dataset.clip(index), next(self.vae.parameters()).device
+        if "alone" not in arrays:
+            made = encode_clip(self.vae, clip.frames(), self.dtype)
+            arrays = {name: t.half().cpu().numpy() for name, t in zip(("latents", "alone"), made, strict=True)}
+            arrays |= {"keys": clip.keys, "look": clip.look}
+        if self.reproject:
+            latents = torch.from_numpy(arrays["latents"]).float().to(device)
+            look = torch.from_numpy(clip.look[1:]).to(device).unflatten(0, (len(latents) - 1, -1))
+            rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], dataset.spec)).to(device)
+            turn = Reprojector(self.vae, dataset.meta["hfov"], self.parallax)
+            ahead, pace = reprojected(turn, latents, look, rows.unflatten(0, look.shape[:2]), self.dtype)
+            arrays |= {"ahead": ahead.half().cpu().numpy(), "pace": pace.half().cpu().numpy(), "by": np.array(by)}
+        blob = io.BytesIO()
+        np.savez(blob, **arrays)
+        write_atomic(path, blob.getvalue())
 
 
 def encode_dataset(
-    vae: VideoVAE, data: Path, out: Path, dtype: torch.dtype = torch.bfloat16, reproject: bool = False
+    vae: VideoVAE,
+    data: Path,
+    out: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    reproject: bool = False,
+    parallax: Parallax | None = None,
+    workers: int = 1,
 ) -> None:
     """Encode every clip of a data set; finished clips are kept, so the same command resumes.
 
-    `reproject` makes `ahead` as well; clips that lack it are encoded again. UserError when `out` holds latents of
-    another tokenizer.
+    `reproject` makes `ahead` as well; clips that lack it, or have that of another parallax, only have it made.
+    Training clips come first. Several workers are processes of one thread each, for processors. UserError when `out`
+    holds latents of another tokenizer.
     """
     dataset = Dataset.open(data)
     out.mkdir(parents=True, exist_ok=True)
@@ -116,30 +179,42 @@ def encode_dataset(
     meta_path = out / "meta.json"
     if meta_path.exists() and json.loads(meta_path.read_text())["tokenizer"] != name:
         raise UserError(f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another.")
-    write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
-    for index in tqdm(range(len(dataset.meta["clips"])), desc="encode clips", unit="clip"):
-        path = out / f"{index:06d}.npz"
-        if path.exists() and not (reproject and "ahead" not in _names(path)):
-            continue
-        clip = dataset.clip(index)
-        latents, alone = encode_clip(vae, clip.frames(), dtype)
-        arrays = {"latents": latents, "alone": alone}
-        if reproject:
-            look = torch.from_numpy(clip.look[1:]).to(latents.device).unflatten(0, (len(latents) - 1, -1))
-            arrays["ahead"] = reprojected(vae, dataset.meta["hfov"], latents, look, dtype)
-        blob = io.BytesIO()
-        kept = {name: tensor.half().cpu().numpy() for name, tensor in arrays.items()}
-        np.savez(blob, keys=clip.keys, look=clip.look, **kept)
-        write_atomic(path, blob.getvalue())
+    meta = {"tokenizer": name, "parallax": parallax_hash(parallax), "data": dataset.meta}
+    write_atomic(meta_path, json.dumps(meta).encode())
+    how = Encoding(vae, data, out, dtype, reproject, parallax)
+    order = [index for split in ("train", "held_seed", "held_map") for index in dataset.select(split)]
+    bar = tqdm(total=len(order), desc="encode clips", unit="clip")
+    if workers <= 1:
+        for index in order:
+            how.clip(dataset, index)
+            bar.update()
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin_worker, (how,)) as pool:
+        for _ in pool.map(_encode_one, order):
+            bar.update()
 
 
-def _names(path: Path) -> list[str]:
-    """The arrays in a file of latents; none when it is damaged."""
+_worker: list[tuple[Encoding, Dataset]] = []
+
+
+def _begin_worker(how: Encoding) -> None:
+    torch.set_num_threads(1)
+    _worker.append((how, Dataset.open(how.data)))
+
+
+def _encode_one(index: int) -> None:
+    how, dataset = _worker[0]
+    how.clip(dataset, index)
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """What a file of latents holds; nothing when it is missing or damaged."""
     try:
         with np.load(path) as stored:
-            return list(stored.files)
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return []
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return {}
 
 
 class LatentClips:
@@ -153,6 +228,7 @@ class LatentClips:
             raise UserError(f"{str(folder)!r} has no readable latents ({error}); encode the clips first.") from error
         self.meta: dict[str, Any] = meta["data"]
         self.tokenizer: str = meta["tokenizer"]
+        self.parallax: str = meta.get("parallax", "")
         self.spec = ActionSpec.from_dict(self.meta["action_spec"])
         self.camera = Camera(self.meta["hfov"], self.meta["width"] / self.meta["height"])
         chosen = [i for i, clip in enumerate(self.meta["clips"]) if clip["split"] == split]
@@ -185,7 +261,7 @@ class LatentClips:
         rng: np.random.Generator | None = None,
     ) -> Batch:
         """Windows at given (clip, latent start); without rng each begins from a lone picture."""
-        firsts, targets, keys, looks, aheads = [], [], [], [], []
+        firsts, targets, keys, looks, aheads, paces = [], [], [], [], [], []
         for index, start in places:
             clip = self.clips[index]
             lone = rng is None or rng.random() < ALONE_FRACTION
@@ -196,6 +272,8 @@ class LatentClips:
             looks.append(clip["look"][rows])
             if "ahead" in clip:
                 aheads.append(clip["ahead"][start : start + frames])
+            if "pace" in clip:
+                paces.append(clip["pace"][start])
         height, width = targets[0].shape[-2:]
         look = np.stack(looks)
         actions = encode_rows(np.stack(keys), look, self.spec)
@@ -208,4 +286,5 @@ class LatentClips:
             torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
             torch.from_numpy(look.reshape(*group, 2)).float(),
             torch.from_numpy(np.stack(aheads)).float() if aheads else None,
+            torch.from_numpy(np.stack(paces)).float() if paces else None,
         )

@@ -27,12 +27,13 @@ from controls.action import Action, ActionSpec, encode
 from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import Weights, WorldConfig, load_weights
-from generator.config import build, preset
+from generator.config import build, parallax_sizes, preset
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.runtime.backend import Backend
 from generator.runtime.encode import encode_picture
 from generator.runtime.select import BACKENDS, open_backend
 from generator.samplers.schedule import token_shift
+from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 
@@ -100,6 +101,7 @@ def random_weights(name: str, seed: int = 0) -> Weights:
             f"but {free / 1e9:.0f} GB are free; choose a smaller one."
         )
     torch.manual_seed(seed)
+    sizes = build(ParallaxConfig, {**parallax_sizes(name), "size": picture}, "parallax") if dit.reproject else None
     config = WorldConfig(
         preset=name,
         picture=picture,
@@ -111,8 +113,12 @@ def random_weights(name: str, seed: int = 0) -> Weights:
         tokenizer=tokenizer,
         dit=dit,
         action_spec=ActionSpec(),
+        parallax=build(ParallaxConfig, {**parallax_sizes(name), "size": picture}, "parallax")
+        if dit.reproject
+        else None,
     )
-    return Weights(config, VideoVAE(tokenizer).eval(), CausalDiT(dit).eval(), "random")
+    parallax = Parallax(sizes).eval() if sizes else None
+    return Weights(config, VideoVAE(tokenizer).eval(), CausalDiT(dit).eval(), "random", parallax)
 
 
 def time_backend(
@@ -166,7 +172,7 @@ def near_and_far(backend: Backend, weights: Weights, drive: Drive, far: int) -> 
     Only the transformer runs: what lies ahead is the first picture's reprojection throughout.
     """
     transformer, kept = backend.transformer, []
-    ahead = look_ahead(backend, first_picture(backend, weights), drive.inputs(0)[2])
+    ahead = look_ahead(backend, first_picture(backend, weights), drive.inputs(0))
     for stop in (min(NEAR, far), far):
         while transformer.frame_index < stop:
             transformer.step(*drive.inputs(transformer.frame_index)[:2], ahead)
@@ -203,12 +209,17 @@ def first_picture(backend: Backend, weights: Weights) -> Pixels:
     """Begin the benchmark's walk; its first picture (Y, X, 3) as decoded."""
     latent, seed = begin(weights)
     backend.transformer.reset(latent, seed)
+    if backend.reprojection:
+        backend.reprojection.reset()
     return backend.decoder.first(latent)[-1]
 
 
-def look_ahead(backend: Backend, picture: Pixels, look: Float) -> torch.Tensor | None:
-    """What the transformer is given as `ahead` after a picture (Y, X, 3); None where it takes nothing."""
-    return backend.reprojection(picture, look) if backend.reprojection else None
+def look_ahead(backend: Backend, picture: Pixels, inputs: tuple[Float, Float, Float]) -> torch.Tensor | None:
+    """What the transformer is given as `ahead` after a picture (Y, X, 3); None where it takes nothing.
+
+    `inputs` are actions, rays and look, as `Drive.inputs` gives them.
+    """
+    return backend.reprojection(picture, inputs[2], inputs[0]) if backend.reprojection else None
 
 
 def one_frame(
@@ -218,10 +229,10 @@ def one_frame(
 
     Also the ms in the reprojection, in the transformer and in the decoder.
     """
-    (actions, rays, look), began = drive.inputs(k), time.perf_counter()
-    ahead = look_ahead(backend, picture, look)
+    inputs, began = drive.inputs(k), time.perf_counter()
+    ahead = look_ahead(backend, picture, inputs)
     seen = time.perf_counter()
-    latent = backend.transformer.step(actions, rays, ahead)
+    latent = backend.transformer.step(*inputs[:2], ahead)
     stepped = time.perf_counter()
     pictures = backend.decoder.next(latent)
     done = time.perf_counter()

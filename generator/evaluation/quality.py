@@ -79,6 +79,7 @@ class Led:
     actions: Tensor
     rays: Tensor
     look: Tensor
+    pace: Tensor | None = None
 
 
 @torch.inference_mode()
@@ -106,8 +107,8 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
     target = inputs.latents[1:]
     noise = torch.stack([frame_noise(seed, k, tuple(target.shape[1:])) for k in range(len(target))])
     ahead = None
-    if weights.dit.config.reproject:
-        ahead = reprojected(weights.tokenizer, weights.config.hfov, inputs.latents, inputs.look, torch.float32)
+    if turn := weights.reprojector():
+        ahead = reprojected(turn, inputs.latents, inputs.look, inputs.actions, torch.float32)[0]
     given = (noise, with_ahead(inputs.latents[:-1], ahead), inputs.actions, inputs.rays)
     noise, recycled, actions, rays = (v[None] for v in given)
     velocity = weights.dit(noise, recycled, torch.ones(1), actions, rays)
@@ -116,7 +117,7 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
 
 def free_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
     """A free rollout from the first frame under the clip's own actions: (F, C, H, W), as `World` plays it."""
-    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov)
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
     return rollout(weights.dit, inputs.latents[:1], inputs.conditions(), seed, eye)[0]
 
 

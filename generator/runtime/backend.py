@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from generator.tokenizer.parallax import Seen
 from generator.tokenizer.reproject import Reprojector
 
 Float = npt.NDArray[np.float32]
@@ -63,19 +64,40 @@ class Decoder(Protocol):
 
 
 Encoder = Callable[[Tensor], Tensor]
+Perceiver = Callable[[Tensor], Seen]
 
 
 class Reprojection:
-    """The last picture turned by the next look and encoded; `encode` is `Reprojector.forward`, however it is run."""
+    """The last picture moved by the next action and encoded, and the pace of the walk.
 
-    def __init__(self, turn: Reprojector, encode: Encoder) -> None:
-        self.turn, self.encode = turn, encode
+    `encode` is `Reprojector.forward` and `perceive` is `Parallax.perceive`, however they are run.
+    """
+
+    def __init__(self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None) -> None:
+        self.turn, self.encode, self.perceive = turn, encode, perceive
+        self.pace = turn.no_pace(1)
+
+    def reset(self) -> None:
+        """Stand still."""
+        self.pace = self.turn.no_pace(1)
 
     @torch.no_grad()  # not inference mode: a compiled encoder would be compiled again for it
-    def __call__(self, picture: Pixels, look: Float) -> Tensor:
-        """picture uint8 (Y, X, 3), look (ticks, 2) degrees to the normalised latent (1, C, H, W) float32."""
+    def __call__(self, picture: Pixels, look: Float, actions: Float) -> Tensor:
+        """picture uint8 (Y, X, 3), look (ticks, 2) degrees and actions (ticks, P) to the normalised latent
+        (1, C, H, W) float32; the pace goes on.
+        """
         video = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
-        return self.encode(self.turn.views(video, torch.from_numpy(look)[None])).float()
+        given = (torch.from_numpy(look)[None], torch.from_numpy(actions)[None])
+        views, self.pace = self.turn.ahead(video, *given, self.pace, self.perceive)
+        return self.encode(views).float()
+
+    def state(self) -> State:
+        """What the next call depends on beside its inputs, as arrays."""
+        return {"pace": to_array(self.pace)}
+
+    def load(self, state: State) -> None:
+        """Continue from `state()`."""
+        self.pace = to_tensor(state["pace"], self.turn.no_pace(1)).reshape(self.pace.shape)
 
 
 @dataclass

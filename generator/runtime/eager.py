@@ -126,7 +126,7 @@ class EagerDecoder:
 
 def eager_encoder(turn: Reprojector) -> Encoder:
     """`Reprojector.forward` in the type of its own weights."""
-    weight = next(turn.parameters())
+    weight = next(turn.vae.parameters())
 
     @torch.inference_mode()
     def encode(views: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from generator.model.dit import CausalDiT, DiTConfig
 from generator.model.kv_cache import filled_slots, slot_of
 from generator.model.layers import modulate
 from generator.model.rope import split_pairs, time_angles
+from generator.tokenizer.parallax import DepthNet
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
@@ -155,6 +156,18 @@ class ExplicitEncode(nn.Module):
     def forward(self, views: Tensor) -> tuple[Tensor]:
         """views (1, 1 + ticks, 3, Y, X) -> (1, C, H, W)."""
         return (self.turn(views),)
+
+
+class ExplicitDepth(nn.Module):
+    """`DepthNet.forward` of one picture."""
+
+    def __init__(self, depth: DepthNet) -> None:
+        super().__init__()
+        self.depth = depth
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """picture (1, 3, Y, X) -> nearness (1, 1, h, w), horizon (1,)."""
+        return self.depth(picture)
 
 
 class ExplicitDecode(nn.Module):

@@ -22,7 +22,8 @@ from generator.model.kv_cache import slot_of
 from generator.rollout import frame_noise
 from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State
 from generator.runtime.eager import EagerDecoder
-from generator.runtime.explicit import ExplicitDecode, ExplicitEncode, ExplicitStep, clock_at
+from generator.runtime.explicit import ExplicitDecode, ExplicitDepth, ExplicitEncode, ExplicitStep, clock_at
+from generator.tokenizer.parallax import Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
@@ -122,20 +123,28 @@ class GraphDecoder:
 
 
 def graph_reprojection(turn: Reprojector, ticks: int, compiler: Compiler) -> Reprojection:
-    """The reprojection with its encoder as a graph."""
+    """The reprojection with its encoder, and what it reads depth with, as graphs."""
     high, wide = turn.vae.config.size
     graph = compiler(ExplicitEncode(turn), (torch.zeros(1, 1 + ticks, 3, high, wide),))
 
     def encode(views: Tensor) -> Tensor:
         return torch.from_numpy(np.array(graph((np.ascontiguousarray(views.numpy()),))[0]))
 
-    return Reprojection(turn, encode)
+    if turn.parallax is None:
+        return Reprojection(turn, encode)
+    depth = compiler(ExplicitDepth(turn.parallax.depth), (torch.zeros(1, 3, high, wide),))
+
+    def perceive(picture: Tensor) -> Seen:
+        nearness, horizon = depth((np.ascontiguousarray(picture.numpy()),))
+        return Seen(torch.from_numpy(np.array(nearness)), torch.from_numpy(np.array(horizon)))
+
+    return Reprojection(turn, encode, perceive)
 
 
 def graph_backend(name: str, weights: Weights, compiler: Compiler) -> Backend:
     """Every network of a world as a graph of this compiler."""
     dit, vae = weights.dit, weights.tokenizer
     seen = None
-    if dit.config.reproject:
-        seen = graph_reprojection(Reprojector(vae, weights.config.hfov), dit.config.ticks, compiler)
+    if turn := weights.reprojector():
+        seen = graph_reprojection(turn, dit.config.ticks, compiler)
     return Backend(name, GraphTransformer(dit, compiler), GraphDecoder(vae, compiler), seen)

@@ -82,7 +82,7 @@ def cached_graph(module: nn.Module, threads: int, precision: str, key: str) -> P
     return root / "openvino" / f"{name}.blob"
 
 
-def forget_old(folder: Path, keep: int = 9) -> None:
+def forget_old(folder: Path, keep: int = 12) -> None:
     """Remove all but the newest compiled graphs; each is tens of megabytes."""
     for stale in sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime)[:-keep]:
         stale.unlink(missing_ok=True)

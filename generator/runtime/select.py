@@ -15,7 +15,6 @@ from controls.strict_yaml import did_you_mean
 from generator.checkpoint import Weights
 from generator.runtime.backend import Backend, Reprojection
 from generator.runtime.eager import EagerDecoder, EagerTransformer, eager_encoder
-from generator.tokenizer.reproject import Reprojector
 
 BACKENDS = ("auto", "torch-fp32", "torch-bf16", "torch-compiled", "openvino")
 
@@ -35,7 +34,7 @@ def open_backend(name: str, weights: Weights, threads: int) -> Backend:
         dtype = torch.float32 if chosen == "torch-fp32" else torch.bfloat16
         dit = copy.deepcopy(weights.dit).to(dtype)
         vae = copy.deepcopy(weights.tokenizer).to(dtype)
-        turn = Reprojector(vae, weights.config.hfov) if dit.config.reproject else None
+        turn = weights.reprojector(vae)
         seen = Reprojection(turn, eager_encoder(turn)) if turn else None
         return Backend(chosen, EagerTransformer(dit), EagerDecoder(vae), seen)
     if chosen == "torch-compiled":

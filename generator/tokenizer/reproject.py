@@ -1,9 +1,10 @@
-"""Reprojection: the last picture as it will look once the head has turned, encoded as the next latent frame.
+"""Reprojection: the last picture as it will look once the camera has turned and moved, encoded as the next latent.
 
-Shape key: B batch, C latent channels, H, W latent size, Y, X video size.
-A turned head moves the whole picture by a known amount; only what a walk changes has to be generated. The last picture
-is turned by the summed look of each tick and encoded as if these were the next pictures of the video. Yaw turns about
-the upright axis, pitch shifts the picture up or down, as our engine draws it (controls/camera.py); edges repeat.
+Shape key: B batch, C latent channels, H, W latent size, Y, X video size, h, w nearness grid.
+A turned head moves the whole picture by a known amount, and a step moves each part of it by its nearness: only what a
+step uncovers, and detail that comes near, has to be generated. The last picture is turned and moved tick by tick and
+encoded as if these were the next pictures of the video. Yaw turns about the upright axis, pitch shifts the picture up
+or down, as our engine draws it (controls/camera.py); edges repeat.
 Ours; the paper recycles the last latent frame as it is. Measured gain: LOG.md.
 
 Does not know where pictures come from, transformers or caches.
@@ -12,26 +13,63 @@ Does not know where pictures come from, transformers or caches.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
+
+ROUNDS = 3  # of finding how near what is looked at is, which depends on where it is looked at
+NEAREST = 0.05  # what came nearer than this share of its distance is behind the camera
 
 
 class Reprojector(nn.Module):
-    """`views` turns a picture, `forward` encodes the views; `hfov` in degrees. Shares the tokenizer's weights."""
+    """`views` moves a picture, `forward` encodes the views; `hfov` in degrees. Shares the networks' weights.
 
-    def __init__(self, vae: VideoVAE, hfov: float) -> None:
+    Without a `parallax` pictures only turn.
+    """
+
+    def __init__(self, vae: VideoVAE, hfov: float, parallax: Parallax | None = None) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae, self.parallax = vae, parallax
         self.edge = math.tan(math.radians(hfov) / 2)
 
-    def views(self, picture: Tensor, look: Tensor) -> Tensor:
-        """The picture (B, 3, Y, X), then its view after each tick of look (B, ticks, 2): (B, 1 + ticks, 3, Y, X)."""
+    def ahead(
+        self,
+        picture: Tensor,
+        look: Tensor,
+        actions: Tensor,
+        pace: Tensor,
+        perceive: Callable[[Tensor], Seen] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The views under look (B, ticks, 2) degrees and encoded actions (B, ticks, P), and the pace (B, Z) after.
+
+        `perceive` stands in for the parallax's own, when it runs elsewhere.
+        """
+        if self.parallax is None:
+            return self.views(picture, look), pace
+        seen = (perceive or self.parallax.perceive)(picture)
+        moves, pace = self.parallax.moves(seen, actions.to(pace.device), pace)
+        return self.views(picture, look, moves, seen), pace
+
+    def no_pace(self, batch: int) -> Tensor:
+        """The pace of one who has stood for long: (B, Z); Z is 0 without a parallax."""
+        return self.parallax.no_pace(batch) if self.parallax else torch.zeros(batch, 0)
+
+    def views(self, picture: Tensor, look: Tensor, moves: Tensor | None = None, seen: Seen | None = None) -> Tensor:
+        """The picture (B, 3, Y, X), then its view after each tick of look (B, ticks, 2): (B, 1 + ticks, 3, Y, X).
+
+        With moves (B, ticks, 3), and what was seen in the picture, the camera walks as well.
+        """
         look, ticks = look.to(picture.device), look.shape[1]
-        grid = self.grid(look.double().cumsum(1).flatten(0, 1), picture.shape[-2:])
+        turn = look.double().cumsum(1).flatten(0, 1)
+        if moves is None or seen is None:
+            grid = self.grid(turn, picture.shape[-2:])
+        else:
+            grid = self.walk(turn, self.places(turn, moves), seen, picture.shape[-2:])
         spread = picture[:, None].expand(-1, ticks, -1, -1, -1).flatten(0, 1)
         turned = nnf.grid_sample(spread, grid.to(picture.dtype), padding_mode="border", align_corners=False)
         return torch.cat([picture[:, None], turned.unflatten(0, (-1, ticks))], dim=1)
@@ -40,19 +78,84 @@ class Reprojector(nn.Module):
         """Where each pixel of the new view lies in the old one, in -1..1: turn (n, 2) degrees to (n, Y, X, 2)."""
         high, wide = size
         aspect = wide / high
-        across = ((torch.arange(wide, device=turn.device) + 0.5) / wide * 2 - 1) * self.edge
-        down = ((torch.arange(high, device=turn.device) + 0.5) / high * 2 - 1) * self.edge / aspect
+        x, y = self._slopes(size, turn)
         yaw, pitch = torch.deg2rad(turn)[:, :, None, None].unbind(1)
-        x, y = across[None, None], down[None, :, None]
         depth = (yaw.cos() - x * yaw.sin()).clamp(min=1e-3)  # a view behind one's back shows the border
         source_x = (x * yaw.cos() + yaw.sin()) / depth
         source_y = y / depth - pitch.tan()
         places = torch.broadcast_tensors(source_x / self.edge, source_y * aspect / self.edge)
         return torch.stack(places, dim=-1)
 
+    def _slopes(self, size: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Right and down per unit forward of a picture's columns (1, 1, X) and rows (1, Y, 1)."""
+        high, wide = size
+        across = ((torch.arange(wide, device=like.device, dtype=like.dtype) + 0.5) / wide * 2 - 1) * self.edge
+        down = ((torch.arange(high, device=like.device, dtype=like.dtype) + 0.5) / high * 2 - 1) * self.edge
+        return across[None, None], down[None, :, None] * (high / wide)
+
+    def places(self, turn: Tensor, moves: Tensor) -> Tensor:
+        """Where the camera is after each tick, forward, right and up in the first heading: (n, 3) from (B, ticks, 3).
+
+        turn (n, 2) is the summed look in degrees, n = B * ticks.
+        """
+        forward, right, up = moves.double().unbind(-1)
+        yaw = torch.deg2rad(turn[:, 0]).view_as(forward)
+        steps = (yaw.cos() * forward - yaw.sin() * right, yaw.sin() * forward + yaw.cos() * right, up)
+        return torch.stack(steps, dim=-1).cumsum(1).flatten(0, 1)
+
+    def walk(self, turn: Tensor, place: Tensor, seen: Seen, size: tuple[int, ...]) -> Tensor:
+        """As `grid` for a camera that turned (n, 2) and moved to place (n, 3), n = B * views; `seen` of B pictures.
+
+        A point at nearness q in a direction of the new view lies, for the old camera, in that direction plus q times
+        the move; q is read from the old picture where the point was, which is found by going round a few times on
+        the coarse grid.
+        """
+        assert self.parallax is not None
+        turn, place = turn.float(), place.float()
+        often = len(turn) // len(seen.horizon)
+        horizon = seen.horizon.float().repeat_interleave(often)
+        nearness = seen.nearness.float().repeat_interleave(often, dim=0)
+        rays = _Rays(self, turn, place, horizon, nearness.shape[-2:])
+        near = place.new_zeros(())
+        old = rays.sources(near)
+        for _ in range(ROUNDS):
+            found = nnf.grid_sample(nearness, old, padding_mode="border", align_corners=False)[:, 0]
+            near = found * rays.forward(near)
+            old = rays.sources(near)
+        fine = nnf.interpolate(near[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        return _Rays(self, turn, place, horizon, size).sources(fine)
+
     def forward(self, views: Tensor) -> Tensor:
-        """Views (B, 1 + ticks, 3, Y, X) in [-1, 1] to the normalised latent (B, C, H, W) of the turned ones."""
+        """Views (B, 1 + ticks, 3, Y, X) in [-1, 1] to the normalised latent (B, C, H, W) of the moved ones."""
         return self.vae.normalise(self.vae.encode(views)[0])[:, 1]
+
+
+class _Rays:
+    """The rays of n new views on a grid of any size, as the old camera sees them."""
+
+    def __init__(self, owner: Reprojector, turn: Tensor, place: Tensor, horizon: Tensor, size: tuple[int, ...]) -> None:
+        assert owner.parallax is not None
+        self.edge, self.aspect, self.stretch = owner.edge, size[1] / size[0], owner.parallax.stretch
+        x, y = owner._slopes(size, turn)
+        yaw, pitch = torch.deg2rad(turn)[:, :, None, None].unbind(1)
+        self.before = horizon[:, None, None]
+        after = (self.before.atan() + pitch).tan()
+        self.y = y / self.stretch - after
+        self.z = (yaw.cos() - x * yaw.sin()).clamp(min=1e-3)  # a view behind one's back shows the border
+        self.x = x * yaw.cos() + yaw.sin()
+        self.step = place[:, :, None, None].unbind(1)
+
+    def forward(self, near: Tensor) -> Tensor:
+        """How far ahead of the old camera the points are, in their distance from the new one."""
+        return (self.z + near * self.step[0]).clamp(min=NEAREST)
+
+    def sources(self, near: Tensor) -> Tensor:
+        """Where points of this nearness lie in the old picture, in -1..1: (n, rows, columns, 2)."""
+        z = self.forward(near)
+        x = (self.x + near * self.step[1]) / z
+        y = (self.y - near * self.step[2]) / z + self.before
+        parts = torch.broadcast_tensors(x / self.edge, y * self.stretch * self.aspect / self.edge)
+        return torch.stack(parts, dim=-1)
 
 
 def to_picture(video: Tensor) -> Tensor:

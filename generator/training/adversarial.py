@@ -238,11 +238,11 @@ def segments(run: DiTRun, config: AdversarialTraining) -> Iterator[tuple[Segment
     if config.forced:
         yield forced_segment(batch, seed), Clip.real(batch)
         return
-    eye = open_eye(run.dit, run.tokenizer, run.world.hfov)
+    eye = open_eye(run.dit, run.tokenizer, run.world.hfov, run.parallax)
     state = start(run.dit, batch.first, seed)
     with run.autocast():
         if eye:
-            eye.open(batch.first)
+            eye.open(batch.first, batch.pace)
         segment = roll_segment(run.dit, state, eye, batch)
     yield segment, Clip.real(batch)
     for number in range(1, config.segments):

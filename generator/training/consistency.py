@@ -138,7 +138,7 @@ def stage_loss(
     choice = step_rng(config.seed, run.step, "choice")
     batch = run.draw()
     if choice.random() < config.own_history:
-        eye = open_eye(run.dit, run.tokenizer, run.world.hfov)
+        eye = open_eye(run.dit, run.tokenizer, run.world.hfov, run.parallax)
         recycled = own_recycled(run.dit, batch, int(choice.integers(2**31)), eye)
         return "own_history", own_history_loss(run.dit, batch, recycled, generator, pictures)
     recycled = corrupt_history(batch.recycled, config.history_noise, generator)

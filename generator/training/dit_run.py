@@ -23,10 +23,11 @@ from torch import Tensor
 from controls.errors import UserError
 from generator.checkpoint import WorldConfig, load_weights, save_weights
 from generator.config import build, preset
-from generator.data.latents import Batch, LatentClips, tokenizer_hash
+from generator.data.latents import Batch, LatentClips, parallax_hash, tokenizer_hash
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.rollout import open_eye, rollout, teacher_rollout
 from generator.samplers.schedule import token_shift, uniform_times
+from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.vae import VideoVAE
 from generator.training.ema import Ema
 from generator.training.helpers import (
@@ -40,6 +41,7 @@ from generator.training.helpers import (
     step_rng,
 )
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
+from generator.training.parallax import load_parallax
 from generator.training.tokenizer import load_tokenizer
 
 PLAIN = (
@@ -58,6 +60,7 @@ class DiTTraining:
 
     latents: str = "runs/latents/halls"
     tokenizer: str = "runs/tokenizer"
+    parallax: str = ""
     start: str = ""
     preset: str = "pocket"
     minutes: float = 0.0
@@ -97,6 +100,7 @@ class DiTRun:
     clips: LatentClips
     budget: Budget
     metrics: Metrics
+    parallax: Parallax | None = None
     step: int = 0
     saved_at: float = 0.0
     drawn_at: float = 0.0
@@ -112,7 +116,7 @@ class DiTRun:
         c = self.config
         batch = self.clips.draw(c.batch, frames or c.frames, step_rng(c.seed, self.step, use))
         if not self.dit.config.reproject:  # the same latents serve models that recycle no reprojection
-            batch.ahead = None
+            batch.ahead = batch.pace = None
         return batch.to(self.device)
 
 
@@ -155,7 +159,8 @@ def open_run(
         torch.manual_seed(config.seed)
         dit = CausalDiT(build(DiTConfig, table["dit"], "dit"))
         shift = config.shift or token_shift(dit.config.tokens)
-    check_fit(config, clips, tokenizer, dit)
+    parallax = open_parallax(config, dit)
+    check_fit(config, clips, tokenizer, dit, parallax)
     tokenizer, dit = tokenizer.to(device).eval().requires_grad_(False), dit.to(device)
     world = WorldConfig(
         preset=config.preset,
@@ -168,19 +173,33 @@ def open_run(
         tokenizer=tokenizer.config,
         dit=dit.config,
         action_spec=clips.spec,
+        parallax=parallax.config if parallax else None,
     )
     budget = Budget(config.steps, config.minutes)
     run = DiTRun(
         config, folder, device, tokenizer, world, dit, Ema(dit, config.ema), make_optimisers(config, dit), clips,
-        budget, metrics=Metrics(folder),
+        budget, Metrics(folder), parallax,
     )  # fmt: skip
     _resume(run)
     (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
     return run
 
 
-def check_fit(config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit: CausalDiT) -> None:
-    """UserError when latents, tokenizer, model and window length do not belong together."""
+def open_parallax(config: DiTTraining, dit: CausalDiT) -> Parallax | None:
+    """The parallax of the settings, else of the weights that the run starts from, where the model recycles views."""
+    if not dit.config.reproject:
+        return None
+    if config.parallax:
+        found: Parallax | None = load_parallax(Path(config.parallax))
+    else:
+        found = load_weights(Path(config.start)).parallax if config.start else None
+    return found.to(pick_device(config.device)).requires_grad_(False) if found else None
+
+
+def check_fit(
+    config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit: CausalDiT, parallax: Parallax | None
+) -> None:
+    """UserError when latents, tokenizer, parallax, model and window length do not belong together."""
     if tokenizer_hash(tokenizer) != clips.tokenizer:
         origin = config.start or config.tokenizer
         raise UserError(
@@ -197,6 +216,11 @@ def check_fit(config: DiTTraining, clips: LatentClips, tokenizer: VideoVAE, dit:
         raise UserError(
             f"The latents in {config.latents!r} hold no reprojected frames, which this model recycles; encode the "
             "clips again with run.py train latents and the same preset."
+        )
+    if c.reproject and parallax_hash(parallax) != clips.parallax:
+        raise UserError(
+            f"The latents in {config.latents!r} were encoded with another parallax than that of "
+            f"{config.parallax or config.start!r}; encode the clips again with run.py train latents --parallax DIR."
         )
     shortest = min(len(clip["latents"]) for clip in clips.clips) - 1
     if config.frames > shortest:
@@ -251,7 +275,7 @@ def save_run(run: DiTRun) -> None:
         "seconds": run.budget.spent,
         "training": asdict(run.config),
     }
-    save_weights(run.folder / "snapshot", run.world, run.tokenizer, run.ema.weights, notes)
+    save_weights(run.folder / "snapshot", run.world, run.tokenizer, run.ema.weights, notes, run.parallax)
     save_resume(
         run.folder / "resume.safetensors",
         {
@@ -289,7 +313,7 @@ def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> 
     batch = held.gather([(i % len(held.clips), 0) for i in range(clips)], frames).to(run.device)
     model = CausalDiT(run.dit.config).to(run.device).eval()
     model.load_state_dict(run.ema.weights)
-    eye = open_eye(model, run.tokenizer, run.world.hfov)
+    eye = open_eye(model, run.tokenizer, run.world.hfov, run.parallax)
     if teacher:
         times = uniform_times(8, run.world.shift)
         made = teacher_rollout(model, batch.first, batch, run.config.seed, times, eye)

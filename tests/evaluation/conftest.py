@@ -47,7 +47,7 @@ def debug_world(tmp_path_factory):
     weights = random_weights("debug")
     config = dataclasses.replace(weights.config, hfov=HFOV)
     folder = tmp_path_factory.mktemp("world")
-    save_weights(folder, config, weights.tokenizer, weights.dit.state_dict())
+    save_weights(folder, config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
     return folder
 
 

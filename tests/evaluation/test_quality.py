@@ -23,12 +23,12 @@ def test_next_latents_are_what_a_step_gives_after_a_true_past(case):
     weights, inputs = case
     found = next_latents(weights, inputs, seed=3)
     state = start(weights.dit, inputs.latents[:1], 3)
-    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov)
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
     assert eye is not None, "the debug preset recycles a reprojection"
     eye.open(inputs.latents[:1])
     with torch.no_grad():
         for k in range(len(found)):
-            ahead = eye.ahead(inputs.look[None, k])
+            ahead = eye.ahead(inputs.look[None, k], inputs.actions[None, k])
             made = advance(weights.dit, state, inputs.actions[None, k], inputs.rays[None, k], ahead)
             state.recycled = inputs.latents[k + 1 : k + 2]
             eye.see(state.recycled)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from controls.action import encode_rows
 from controls.errors import UserError
 from generator.config import PRESETS
 from generator.data.clips import Dataset
@@ -134,20 +135,22 @@ def test_forward_is_the_tokenizers_encoding_of_the_views(turn, tiny_vae):
 
 @pytest.fixture(scope="module")
 def clip(data_set, tiny_vae):
-    """Latents (1 + F, C, H, W) of the tiny data set's first clip and its look (F, ticks, 2)."""
-    one = Dataset.open(data_set).clip(0)
-    true = encode_clip(tiny_vae, one.frames(), torch.float32)[0]
-    return true, torch.from_numpy(one.look[1:]).unflatten(0, (-1, TICKS))
+    """Latents (1 + F, C, H, W) of the tiny data set's first clip, its look (F, ticks, 2) and actions (F, ticks, P)."""
+    data = Dataset.open(data_set)
+    one = data.clip(0)
+    rows = torch.from_numpy(encode_rows(one.keys[1:], one.look[1:], data.spec))
+    true = encode_clip(tiny_vae, one.frames(), torch.float32)[0].half().float()  # as latents are kept
+    return true, torch.from_numpy(one.look[1:]).unflatten(0, (-1, TICKS)), rows.unflatten(0, (-1, TICKS))
 
 
-def test_what_training_is_given_is_what_an_eye_sees(clip, tiny_vae, latents):
-    true, turns = clip
-    eye, seen = Eye(tiny_vae, HFOV), []
+def test_what_training_is_given_is_what_an_eye_sees(clip, tiny_vae, tiny_parallax, latents):
+    true, turns, actions = clip
+    eye, seen = Eye(tiny_vae, HFOV, tiny_parallax), []
     eye.open(true[:1])
     for k in range(len(turns)):
-        seen.append(eye.ahead(turns[k : k + 1])[0])
+        seen.append(eye.ahead(turns[k : k + 1], actions[k : k + 1])[0])
         eye.see(true[k + 1 : k + 2])
-    made = reprojected(tiny_vae, HFOV, true, turns, torch.float32)
+    made = reprojected(Reprojector(tiny_vae, HFOV, tiny_parallax), true, turns, actions, torch.float32)[0]
     error = (made - torch.stack(seen)).abs()  # a byte that lies between two values may round either way
     assert error.max() < 2e-3 and (error > 1e-4).float().mean() < 0.02
     kept = LatentClips(latents, "train").clips[0]["ahead"]
@@ -176,20 +179,21 @@ def plain(latents, tmp_path) -> Path:
     return folder
 
 
-def settings(folder: Path, tokenizer_run: Path) -> AdaptationTraining:
+def settings(folder: Path, tokenizer_run: Path, parallax_run: Path) -> AdaptationTraining:
     shared = {"preset": "debug", "steps": 1, "batch": 2, "frames": 4, "bf16": False, "device": "cpu"}
-    return AdaptationTraining(latents=str(folder), tokenizer=str(tokenizer_run), **shared)
+    runs = {"tokenizer": str(tokenizer_run), "parallax": str(parallax_run)}
+    return AdaptationTraining(latents=str(folder), **runs, **shared)
 
 
-def test_latents_without_what_lies_ahead_are_refused(plain, tokenizer_run, tmp_path):
+def test_latents_without_what_lies_ahead_are_refused(plain, tokenizer_run, parallax_run, tmp_path):
     with pytest.raises(UserError, match="hold no reprojected frames"):
-        train(settings(plain, tokenizer_run), tmp_path / "run", quiet=True)
+        train(settings(plain, tokenizer_run, parallax_run), tmp_path / "run", quiet=True)
 
 
-def test_the_same_command_mends_latents_that_lack_it(plain, latents, tiny_vae, data_set):
+def test_the_same_command_mends_latents_that_lack_it(plain, latents, tiny_vae, tiny_parallax, data_set):
     untouched = (plain / "000000.npz").stat().st_mtime_ns
     (plain / "000003.npz").write_bytes(b"half")
-    encode_dataset(tiny_vae, data_set, plain, torch.float32, reproject=True)
+    encode_dataset(tiny_vae, data_set, plain, torch.float32, reproject=True, parallax=tiny_parallax)
     assert (plain / "000000.npz").stat().st_mtime_ns == untouched
     for name in ("000001.npz", "000003.npz"):
         with np.load(plain / name) as mended, np.load(latents / name) as whole:
@@ -197,9 +201,9 @@ def test_the_same_command_mends_latents_that_lack_it(plain, latents, tiny_vae, d
 
 
 def test_a_model_that_recycles_the_last_latent_alone_trains_on_the_same_latents(
-    latents, tokenizer_run, tmp_path, monkeypatch
+    latents, tokenizer_run, parallax_run, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(PRESETS["debug"]["dit"], "reproject", False)
-    config = settings(latents, tokenizer_run)
+    config = settings(latents, tokenizer_run, parallax_run)
     assert open_run(config, tmp_path / "run", "adaptation").draw().recycled.shape == (2, 4, 8, 4, 4)
     assert train(config, tmp_path / "run", quiet=True).step == 1

@@ -23,12 +23,13 @@ each_model = pytest.mark.parametrize(("sink", "reproject"), MODELS, ids=lambda v
 def windows(latents, count: int, frames: int, reproject: bool = True, use: str = "") -> Batch:
     """A few windows of the tiny data set."""
     batch = LatentClips(latents, "train").draw(count, frames, step_rng(0, 0, use))
-    return batch if reproject else dataclasses.replace(batch, ahead=None)
+    return batch if reproject else dataclasses.replace(batch, ahead=None, pace=None)
 
 
 def part(batch: Batch, first: int, last: int) -> Batch:
     """Some of a batch's latent frames."""
-    return Batch(batch.first, *(None if v is None else v[:, first:last] for v in list(vars(batch).values())[1:]))
+    rows = {name: value[:, first:last] for name, value in vars(batch).items() if value is not None and value.dim() > 3}
+    return dataclasses.replace(batch, **(rows | {"first": batch.first}))
 
 
 def begin(dit, vae, first):

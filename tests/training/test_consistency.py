@@ -56,7 +56,9 @@ def test_own_history_is_what_a_rollout_would_recycle(make_dit, tiny_vae, latents
     assert torch.equal(last[:, 0], batch.first)
     if eye:
         eye.open(batch.first)
-        assert torch.equal(recycled[:, 0, dit.config.latent_channels :], eye.ahead(batch.look[:, 0]))
+        assert torch.equal(
+            recycled[:, 0, dit.config.latent_channels :], eye.ahead(batch.look[:, 0], batch.actions[:, 0])
+        )
     noise = torch.stack(
         [torch.stack([frame_noise(5 + b, k, batch.first.shape[1:]) for k in range(4)]) for b in range(2)]
     )

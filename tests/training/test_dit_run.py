@@ -23,9 +23,16 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def stage(request, latents, tokenizer_run, world_folder):
+def stage(request, latents, tokenizer_run, parallax_run, world_folder):
     """(module, settings) of the stage that a test names; every step is saved but the first."""
-    shared = {"latents": str(latents), "tokenizer": str(tokenizer_run), "preset": "debug", "steps": 4, "batch": 2}
+    shared = {
+        "latents": str(latents),
+        "tokenizer": str(tokenizer_run),
+        "parallax": str(parallax_run),
+        "preset": "debug",
+        "steps": 4,
+        "batch": 2,
+    }
     shared |= {"frames": 5, "warmup": 2, "bf16": False, "device": "cpu", "snapshot_minutes": 0.0}
     if request.param == "adaptation":
         return adaptation, AdaptationTraining(**shared)

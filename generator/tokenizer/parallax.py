@@ -1,0 +1,130 @@
+"""Parallax: how near each part of a picture is, and how far the commanded keys carry the camera.
+
+Shape key: B batch, Y, X picture size, h, w = Y/4, X/4, P action fields, Z hidden width.
+Lengths are in `unit` map units. Nearness is 1 / distance along the level heading; the horizon is tan(pitch) of the
+camera, which this kind of engine draws as a shift of the picture (controls/camera.py). Moves follow
+`controls.camera.advance`: forward, right and up after each tick's turn.
+
+Ours, after what is known of depth and ego-motion from video (Zhou et al. 2017); trained by training/parallax.py.
+
+Does not know where pictures come from, how they are warped, transformers or caches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
+STILL = 0.006  # units per tick; a smaller predicted move is none, so that a standing camera stands
+
+
+@dataclass(frozen=True)
+class ParallaxConfig:
+    """Sizes. `size` (width, height) in pixels, `unit` in map units, `action_fields` P."""
+
+    size: tuple[int, int] = (256, 160)
+    widths: tuple[int, ...] = (24, 32, 48, 64, 96)
+    hidden: int = 64
+    action_fields: int = 10
+    unit: float = 64.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was read from a picture: nearness (B, 1, h, w) in 1 / units and horizon (B,) as tan(pitch)."""
+
+    nearness: Tensor
+    horizon: Tensor
+
+    @property
+    def hints(self) -> Tensor:
+        """(B, HINT_ROWS * HINT_COLUMNS + 1) for the ego-motion."""
+        coarse = nnf.adaptive_avg_pool2d(self.nearness.float(), (HINT_ROWS, HINT_COLUMNS)).flatten(1)
+        return torch.cat([torch.log1p(coarse), self.horizon.float()[:, None]], dim=1)
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution and its activation."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.SiLU())
+
+
+class DepthNet(nn.Module):
+    """A small U-Net: picture (B, 3, Y, X) in [-1, 1] to nearness (B, 1, h, w) and horizon (B,)."""
+
+    def __init__(self, config: ParallaxConfig) -> None:
+        super().__init__()
+        a, b, c, d, e = config.widths
+        wide, high = (math.ceil(side / 32) for side in config.size)
+        self.enter = conv(12, a)  # pictures are folded 2 x 2 into channels
+        self.down1 = conv(a, b, 2)
+        self.down2 = nn.Sequential(conv(b, c, 2), conv(c, c))
+        self.down3 = nn.Sequential(conv(c, d, 2), conv(d, d))
+        self.down4 = nn.Sequential(conv(d, e, 2), conv(e, e))
+        self.whole = nn.Sequential(nn.Linear(e * wide * high, 128), nn.SiLU(), nn.Linear(128, 1 + e))
+        self.up3 = conv(e + d, d)
+        self.up2 = conv(d + c, c)
+        self.up1 = nn.Sequential(conv(c + b, b), conv(b, b))
+        self.out = nn.Conv2d(b, 1, 3, 1, 1)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        level1 = self.down1(self.enter(nnf.pixel_unshuffle(picture, 2)))
+        level2 = self.down2(level1)
+        level3 = self.down3(level2)
+        level4 = self.down4(level3)
+        whole = self.whole(level4.flatten(1))
+        x = level4 + whole[:, 1:, None, None]
+        for up, level in ((self.up3, level3), (self.up2, level2), (self.up1, level1)):
+            x = nnf.interpolate(x, level.shape[-2:], mode="bilinear", align_corners=False)
+            x = up(torch.cat([x, level], dim=1))
+        return nnf.softplus(self.out(x) - 2.0), whole[:, 0]
+
+
+class EgoMotion(nn.Module):
+    """Keys, look and what is near to moves per tick; what it remembers (speed, say) is the pace (B, Z)."""
+
+    def __init__(self, config: ParallaxConfig) -> None:
+        super().__init__()
+        inputs = config.action_fields + HINT_ROWS * HINT_COLUMNS + 1
+        self.memory = nn.GRU(inputs, config.hidden, batch_first=True)
+        self.out = nn.Linear(config.hidden, 3)
+
+    def forward(self, actions: Tensor, hints: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded actions (B, T, P) and hints (B, T, hints) of T ticks, pace (B, Z): moves (B, T, 3) and the pace."""
+        made, last = self.memory(torch.cat([actions, hints], dim=-1), pace[None].contiguous())
+        return self.out(made), last[0]
+
+
+class Parallax(nn.Module):
+    """Depth and ego-motion together, and the stretch: how much taller than wide the engine draws things."""
+
+    def __init__(self, config: ParallaxConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.depth = DepthNet(config)
+        self.ego = EgoMotion(config)
+        self.log_stretch = nn.Parameter(torch.zeros(()))
+
+    @property
+    def stretch(self) -> Tensor:
+        """Vertical over horizontal focal length, learned."""
+        return self.log_stretch.exp()
+
+    def perceive(self, picture: Tensor) -> Seen:
+        """What a picture (B, 3, Y, X) in [-1, 1] shows."""
+        return Seen(*self.depth(picture.contiguous()))  # in one layout: others may round differently
+
+    def no_pace(self, batch: int) -> Tensor:
+        """The pace of one who has stood for long: (B, Z)."""
+        return self.log_stretch.new_zeros(batch, self.config.hidden)
+
+    def moves(self, seen: Seen, actions: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
+        """Moves (B, ticks, 3) in units under encoded actions (B, ticks, P), and the pace afterwards."""
+        hints = seen.hints[:, None].expand(-1, actions.shape[1], -1)
+        moves, pace = self.ego(actions.to(pace), hints.to(pace), pace)
+        return torch.where(moves.abs() < STILL, 0.0, moves), pace

@@ -1,0 +1,381 @@
+"""Stage 0b: train the parallax (how near things are; how keys carry the camera) from recorded walks and their poses.
+
+Shape key: B batch, T ticks of a clip, Y, X picture size, P action fields.
+First the depth: one picture of a pair is moved to where the other was taken (the poses are exact) and compared with
+it, at three sizes; nearness is what makes them equal, the horizon is told by the recorded pitch, and the stretch of
+the engine's pixels is found on the way. Then, with the depth frozen, the ego-motion: recorded moves from keys, look
+and hints. A run's folder holds parallax.safetensors (what other stages read), resume.safetensors, metrics.jsonl and
+nearness.png. Sources: Zhou et al. 2017 and Godard et al. 2019 for learning depth from warped pictures.
+
+Does not know of latents or transformers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from controls.action import encode_rows
+from controls.camera import relative_pose, wrap_degrees
+from controls.errors import UserError
+from generator.checkpoint import as_stored
+from generator.config import build, parallax_sizes
+from generator.data.clips import Clip, Dataset
+from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
+from generator.tokenizer.reproject import Reprojector
+from generator.training.helpers import (
+    Budget,
+    Optimisers,
+    Progress,
+    load_optimisers,
+    load_resume,
+    load_tensors,
+    make_folder,
+    rate_at,
+    save_resume,
+    save_tensors,
+    set_rate,
+    split_optimisers,
+    step_generator,
+    step_rng,
+)
+from generator.training.metrics import Metrics, contact_sheet, draw_metrics
+from generator.training.windows import to_frames, to_video
+
+WEIGHTS, RESUME = "parallax.safetensors", "resume.safetensors"
+HELD_CLIPS = 512  # compressed clips kept in memory
+GAPS = (2, 3, 4, 6, 8)  # video frames between the pictures of a pair
+WIDEST = 30.0  # degrees: pairs turned further share too little
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ParallaxTraining:
+    """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth."""
+
+    data: str = "runs/data/halls"
+    preset: str = "pocket"
+    minutes: float = 0.0
+    steps: int = 0
+    batch: int = 12
+    walks: int = 8  # clips per step of the ego-motion
+    lr: float = 1e-3
+    ego_lr: float = 3e-3
+    ego_from: float = 0.7
+    smooth: float = 0.02
+    blur: float = 0.3  # share of pictures that are softened, as generated ones are
+    seed: int = 0
+    device: str = "auto"
+    log_every: int = 20
+    evaluate_every: int = 400
+    save_minutes: float = 2.0
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two pictures (B, 3, Y, X), the look between them (B, 1, 2), the second's place (B, 1, 3), the first's pitch."""
+
+    first: Tensor
+    second: Tensor
+    look: Tensor
+    moves: Tensor
+    pitch: Tensor
+
+    def to(self, device: torch.device) -> Pairs:
+        """The same on a device."""
+        return Pairs(*(v.to(device) for v in (self.first, self.second, self.look, self.moves, self.pitch)))
+
+
+@dataclass
+class ParallaxRun:
+    """One opened run."""
+
+    config: ParallaxTraining
+    folder: Path
+    device: torch.device
+    data: Dataset
+    parallax: Parallax
+    turn: Reprojector
+    optimisers: Optimisers
+    budget: Budget
+    metrics: Metrics
+    step: int = 0
+    saved_at: float = 0.0
+    held: dict[int, Clip] = field(default_factory=dict)
+    hints: dict[int, Tensor] = field(default_factory=dict)
+
+    def clip(self, index: int) -> Clip:
+        """A clip, from memory when it is there."""
+        if index not in self.held:
+            if len(self.held) >= HELD_CLIPS:
+                del self.held[next(iter(self.held))]
+            self.held[index] = self.data.clip(index)
+        return self.held[index]
+
+
+def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None = None, quiet: bool = False) -> Path:
+    """Train until the budget ends; the same command resumes. Returns the weights file.
+
+    `stop_after` leaves early, as if interrupted, once that many steps are done. Ctrl-C saves before it leaves.
+    """
+    run = open_run(config, Path(run_dir))
+    bar, figures = Progress("parallax", quiet), {}
+    try:
+        while (progress := run.budget.progress(run.step)) < 1.0 and run.step != stop_after:
+            figures = depth_step(run, progress) if progress < config.ego_from else ego_step(run, progress)
+            run.step += 1
+            if run.step % config.log_every == 0:
+                run.metrics.add(run.step, minutes=run.budget.spent / 60, **figures)
+            bar.show(run.budget.progress(run.step), step=run.step, **figures)
+            if run.step % config.evaluate_every == 0:
+                evaluate(run)
+            if run.budget.spent - run.saved_at > config.save_minutes * 60:
+                save_run(run)
+    except KeyboardInterrupt:
+        save_run(run)
+        raise
+    bar.close()
+    if run.step != stop_after:
+        evaluate(run)
+    return save_run(run)
+
+
+def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
+    """Build everything a run needs and continue from its resume state; UserError on settings that do not fit."""
+    make_folder(folder)
+    if not 0.0 < config.ego_from < 1.0:
+        raise UserError(f"ego_from = {config.ego_from} is not between 0 and 1; it is the depth's share of the run.")
+    data = Dataset.open(config.data)
+    if not data.select("train"):
+        raise UserError(f"The data set {config.data!r} has no training clips; collect more frames.")
+    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    torch.manual_seed(config.seed)
+    sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
+    parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
+    depth = [*parallax.depth.named_parameters(), ("log_stretch", parallax.log_stretch)]
+    optimisers = [
+        *split_optimisers(depth, config.lr, None, 1e-4),
+        *split_optimisers(parallax.ego.named_parameters(), config.ego_lr, None, 0.0),
+    ]
+    turn = Reprojector(nn.Identity(), data.meta["hfov"], parallax)  # type: ignore[arg-type]  # it encodes nothing here
+    run = ParallaxRun(
+        config, folder, device, data, parallax, turn, optimisers, Budget(config.steps, config.minutes), Metrics(folder)
+    )
+    state = load_resume(folder / RESUME)
+    if state is not None:
+        if build(ParallaxConfig, state["config"], "parallax") != parallax.config:
+            raise UserError(f"{str(folder)!r} holds a run of another size; choose another folder or remove it.")
+        parallax.load_state_dict(state["parallax"])
+        load_optimisers(optimisers, state["optimisers"])
+        run.step = int(state["step"])
+        run.budget.resume(float(state["seconds"]))
+        run.saved_at = run.budget.spent
+        run.metrics = Metrics(folder, run.step)
+    return run
+
+
+def depth_step(run: ParallaxRun, progress: float) -> dict[str, float]:
+    """One update of depth, horizon and stretch; returns the figures of the step."""
+    config = run.config
+    set_rate(run.optimisers, rate_at(progress / config.ego_from, run.step, hold=0.1))
+    pairs = draw_pairs(run, "train", config.batch, step_rng(config.seed, run.step, "pairs")).to(run.device)
+    seen = run.parallax.perceive(soften(pairs.first, config.blur, step_generator(config.seed, run.step, "soften")))
+    parts = {
+        "photo": photometric(moved(run, pairs, seen), pairs.second),
+        "smooth": roughness(seen.nearness, pairs.first),
+        "horizon": nnf.smooth_l1_loss(seen.horizon, pairs.pitch.tan(), beta=0.02),
+    }
+    loss = parts["photo"] + config.smooth * parts["smooth"] + parts["horizon"]
+    loss.backward()
+    nn.utils.clip_grad_norm_(run.parallax.parameters(), 1.0)
+    update(run.optimisers)
+    return {name: value.item() for name, value in parts.items()} | {"stretch": run.parallax.stretch.item()}
+
+
+def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
+    """One update of the ego-motion; returns the figures of the step."""
+    config = run.config
+    begun = (progress - config.ego_from) / (1 - config.ego_from)
+    set_rate(run.optimisers, rate_at(begun, run.step, hold=0.1))
+    clips, rng = run.data.select("train"), step_rng(config.seed, run.step, "walks")
+    chosen = rng.choice(len(clips), min(config.walks, len(clips)), replace=False)
+    made, true = ego_motion(run, [clips[int(i)] for i in chosen])
+    loss = nnf.smooth_l1_loss(8 * made, 8 * true, beta=0.1)  # an eighth of a unit per tick: a brisk walk
+    loss.backward()
+    nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
+    update(run.optimisers)
+    return {"ego": loss.item()}
+
+
+def update(optimisers: Optimisers) -> None:
+    """Apply and clear the gradients."""
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
+def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
+    """Predicted and recorded moves (clips, T, 3) in units, of as many whole latent frames as every clip has."""
+    ticks = run.data.spec.ticks
+    stop = min(len(run.clip(i)) - 1 for i in indices) // ticks * ticks
+    inputs, hints, true = [], [], []
+    for index in indices:
+        clip = run.clip(index)
+        pose = clip.pose[: stop + 1].astype(np.float64)
+        true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
+        inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
+        hints.append(hints_of(run, index)[: stop // ticks].repeat_interleave(ticks, 0))
+    stacked = (torch.stack(parts).to(run.device) for parts in (inputs, hints, true))
+    actions, told, moves = stacked
+    made = run.parallax.ego(actions, told, run.parallax.no_pace(len(indices)))[0]
+    return made, moves / run.parallax.config.unit
+
+
+@torch.no_grad()
+def hints_of(run: ParallaxRun, index: int) -> Tensor:
+    """The hints that a clip's pictures give before each latent frame (F, hints); made once, as the depth is frozen."""
+    if index not in run.hints:
+        clip, ticks = run.clip(index), run.data.spec.ticks
+        pictures = np.concatenate([clip.frames(k, 1) for k in range(0, len(clip) - 1, ticks)])
+        run.hints[index] = run.parallax.perceive(to_video(pictures).to(run.device)).hints.cpu()
+    return run.hints[index]
+
+
+def draw_pairs(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> Pairs:
+    """Pairs of a split's pictures, mostly such as the camera moved between, in either order of time."""
+    clips, found = run.data.select(split) or run.data.select("train"), []
+    for attempt in range(100 * count):
+        index = clips[int(rng.integers(len(clips)))]
+        clip, gap = run.clip(index), int(rng.choice(GAPS))
+        place = int(rng.integers(max(1, len(clip) - gap)))
+        a, b = (place, place + gap) if rng.random() < 0.7 else (place + gap, place)
+        if max(a, b) >= len(clip):
+            continue
+        look, move = between(clip.pose[a].astype(np.float64), clip.pose[b].astype(np.float64))
+        still = np.linalg.norm(move) < 0.1 * run.parallax.config.unit and rng.random() < 0.9
+        if abs(look[0]) > WIDEST or (still and attempt < 50 * count):
+            continue
+        found.append((clip, a, b, look, move / run.parallax.config.unit))
+        if len(found) == count:
+            break
+    if not found:
+        raise UserError(f"The clips of {run.config.data!r} hold no pair of pictures near one another; collect more.")
+    first, second = (to_video(np.concatenate([f[0].frames(f[n], 1) for f in found])) for n in (1, 2))
+    look, moves = (torch.from_numpy(np.stack([f[n] for f in found])).float()[:, None] for n in (3, 4))
+    pitch = torch.tensor([math.radians(f[0].pose[f[1], 4]) for f in found])
+    return Pairs(first, second, look, moves, pitch)
+
+
+def between(a: Doubles, b: Doubles) -> tuple[Doubles, Doubles]:
+    """Look (2,) in degrees and place (3,) in map units of pose b (5,) as seen from a: forward, right, up along b."""
+    look, move = relative_pose(a, b)
+    return np.asarray(wrap_degrees(look), np.float64), np.asarray(move, np.float64)
+
+
+def moved(run: ParallaxRun, pairs: Pairs, seen: Seen) -> tuple[Tensor, Tensor]:
+    """The first pictures as seen from where the second were taken, and which pixels (B, 1, Y, X) lie within them."""
+    turn = pairs.look.double().flatten(0, 1)
+    grid = run.turn.walk(turn, run.turn.places(turn, pairs.moves), seen, pairs.first.shape[-2:])
+    inside = (grid.abs().amax(-1) < 1).float()[:, None]
+    return nnf.grid_sample(pairs.first, grid, padding_mode="border", align_corners=False), inside
+
+
+def photometric(made: tuple[Tensor, Tensor], true: Tensor) -> Tensor:
+    """Mean absolute difference at full, half and quarter size, where the picture was not left."""
+    picture, inside = made
+    total = picture.new_zeros(())
+    for factor in (1, 2, 4):
+        parts = (picture * inside, true * inside, inside)
+        a, b, kept = (nnf.avg_pool2d(v, factor) if factor > 1 else v for v in parts)
+        total = total + ((a - b).abs() * (kept > 0.99)).mean()
+    return total
+
+
+def roughness(nearness: Tensor, picture: Tensor) -> Tensor:
+    """How much nearness changes where the picture does not (Godard et al. 2017), free of its scale."""
+    grey = nnf.interpolate(picture, nearness.shape[-2:], mode="area").mean(1, keepdim=True)
+    level = nearness / (nearness.mean((2, 3), keepdim=True) + 0.05)
+    edges = (level.diff(dim=d).abs() * torch.exp(-8 * grey.diff(dim=d).abs()) for d in (2, 3))
+    return torch.stack([edge.mean() for edge in edges]).sum()
+
+
+def soften(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Some of the pictures (B, 3, Y, X) at half the detail and with a little noise, as generated ones look."""
+    chosen = torch.rand((len(picture), 1, 1, 1), generator=generator).to(picture) < share
+    soft = nnf.interpolate(nnf.avg_pool2d(picture, 2), picture.shape[-2:], mode="bilinear", align_corners=False)
+    noise = torch.randn(picture.shape, generator=generator).to(picture)
+    return torch.where(chosen, soft + 0.03 * noise, picture)
+
+
+@torch.no_grad()
+def evaluate(run: ParallaxRun, batches: int = 4) -> dict[str, float]:
+    """Bytes of difference on held-out pairs with and without moving, horizon error in degrees, ego-motion's error.
+
+    Ego-motion in map units per latent frame, beside the mean move. Draws nearness.png and the curves.
+    """
+    config, totals, shown = run.config, np.zeros(3), []
+    for number in range(batches):
+        rng = step_rng(config.seed, number, "held pairs")
+        pairs = draw_pairs(run, "held_seed", config.batch, rng).to(run.device)
+        seen = run.parallax.perceive(pairs.first)
+        turn = run.turn.views(pairs.first, pairs.look, torch.zeros_like(pairs.moves), seen)[:, 1]
+        walked = moved(run, pairs, seen)[0]
+        degrees = (seen.horizon.atan() - pairs.pitch).abs().mean() * 180 / math.pi
+        errors = [127.5 * (view - pairs.second).abs().mean().item() for view in (walked, turn)]
+        totals += np.array([*errors, degrees.item()]) / batches
+        if number == 0:
+            shown = [pairs.first, pairs.second, walked, picture_of(seen.nearness, pairs.first)]
+    clips = (run.data.select("held_seed") or run.data.select("train"))[:16]
+    figures = dict(zip(("moved", "turned", "horizon_degrees"), totals.tolist(), strict=True))
+    if run.budget.progress(run.step) >= config.ego_from:
+        made, true = (m.unflatten(1, (-1, run.data.spec.ticks)).sum(2) for m in ego_motion(run, clips))
+        unit = run.parallax.config.unit
+        figures["ego_error"] = unit * (made - true)[..., :2].norm(dim=-1).mean().item()
+        figures["ego_move"] = unit * true[..., :2].norm(dim=-1).mean().item()
+    run.metrics.add(run.step, minutes=run.budget.spent / 60, **figures)
+    contact_sheet(run.folder / "nearness.png", [to_frames(row[:6]) for row in shown])
+    draw_metrics(run.folder)
+    return figures
+
+
+def picture_of(nearness: Tensor, like: Tensor) -> Tensor:
+    """Nearness as grey pictures of the size of `like`: near is bright."""
+    grey = 2 * (nearness / (1 + nearness)) - 1
+    return nnf.interpolate(grey, like.shape[-2:], mode="nearest").expand(-1, 3, -1, -1)
+
+
+def save_run(run: ParallaxRun) -> Path:
+    """Write the weights that others read and the state that a resume needs."""
+    path, config = run.folder / WEIGHTS, asdict(run.parallax.config)
+    meta = {"kind": "parallax", "config": config, "step": run.step, "training": asdict(run.config)}
+    save_tensors(path, run.parallax.state_dict(), meta)
+    state: dict[str, Any] = {
+        "step": run.step,
+        "seconds": run.budget.spent,
+        "config": config,
+        "parallax": run.parallax.state_dict(),
+        "optimisers": [o.state_dict() for o in run.optimisers],
+    }
+    save_resume(run.folder / RESUME, state)
+    run.saved_at = run.budget.spent
+    return path
+
+
+def load_parallax(path: Path | str) -> Parallax:
+    """The parallax of a run folder or a weights file, as a weights folder keeps it; UserError when there is none."""
+    path = Path(path)
+    tensors, meta = load_tensors(path / WEIGHTS if path.is_dir() else path)
+    if meta.get("kind") != "parallax":
+        raise UserError(f"{path} holds no parallax; give the folder of a run of `run.py train parallax`.")
+    parallax = Parallax(build(ParallaxConfig, meta["config"], "parallax"))
+    parallax.load_state_dict({name: as_stored(value).float() for name, value in tensors.items()})
+    return parallax.eval()

@@ -1,0 +1,181 @@
+"""LD3 on the whole teacher: its history is play's, its pictures are the decoder's, and a stop is no interruption."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+import torch
+
+from controls.errors import UserError
+from generator.checkpoint import load_weights
+from generator.data.latents import LatentClips
+from generator.model.sampler_file import load_sampler
+from generator.samplers.learned_times import Learner
+from generator.samplers.schedule import mix
+from generator.training import learn_times
+from generator.training.helpers import load_tensors
+from generator.training.learn_times import TimesTraining
+from generator.training.teacher_pairs import Eyes, make_context
+
+
+@pytest.fixture(scope="module")
+def settings(world_folder, latents, tmp_path_factory):
+    """A quick run: hard objective in latents."""
+    folder = tmp_path_factory.mktemp("times")
+    return TimesTraining(
+        weights=str(world_folder), latents=str(latents), run=str(folder / "run"), out=str(folder / "grid.yaml"),
+        distance="l2", nfe=3, pairs=4, held=3, history=2, teacher_steps=8, soft=False, grid_rounds=1, both_rounds=1,
+        batch=2, device="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fresh(settings, tmp_path):
+    """The same settings in a folder of their own."""
+    return dataclasses.replace(settings, run=str(tmp_path / "run"), out=str(tmp_path / "grid.yaml"))
+
+
+@pytest.fixture(scope="module")
+def context(make_dit, latents):
+    return make_context(LatentClips(latents, "train"), make_dit(), 3, 4, seed=1, use="test")
+
+
+@torch.no_grad()
+def test_the_history_is_that_of_the_rolling_cache(make_dit, context):
+    """What the solver hears is what play's cache of that grid point makes of the same past."""
+    dit, index, batch = make_dit(), torch.tensor([2, 0]), context.batch
+    for time in (1.0, 0.7, 0.05):
+        t = torch.tensor(time, dtype=torch.float64)
+        x = torch.randn(2, *batch.target.shape[2:], generator=torch.Generator().manual_seed(3))
+        cache, frames = dit.new_cache(2), batch.target.shape[1]
+        clip = torch.cat([mix(batch.target[index], context.noise[index], t.expand(2))[:, :-1], x[:, None]], 1)
+        for k in range(frames):
+            given = (v[index, k] for v in (batch.recycled, batch.actions, batch.rays))
+            recycled, actions, rays = given
+            stepped = dit.step(clip[:, k], recycled, t.float().expand(2), actions, rays, cache, k)
+        torch.testing.assert_close(context.network(dit, index)(x, t), stepped, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_time_and_noise(make_dit, context):
+    dit, index = make_dit().double(), torch.tensor([1])
+    wide = dataclasses.replace(context, noise=context.noise.double())
+    wide.batch.target = wide.batch.target.double()
+    network = wide.network(dit, index)
+    x, t = wide.noise[index, -1].clone().requires_grad_(), torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    slopes = torch.autograd.grad(network(x, t).square().sum(), (x, t))
+    with torch.no_grad():
+        ends = [network(x, t + d).square().sum() for d in (1e-4, -1e-4)]
+    assert float(slopes[1]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-3)
+    assert slopes[0].abs().max() > 0
+
+
+def test_eyes_see_what_the_decoder_makes_of_the_whole_clip(tiny_vae, latents):
+    batch = LatentClips(latents, "train").gather([(0, 1), (1, 4)], 3)
+    whole = tiny_vae.decode(tiny_vae.denormalise(torch.cat([batch.first[:, None], batch.target], 1)))
+    seen = Eyes(tiny_vae, batch)(batch.target[[1, 0], -1], torch.tensor([1, 0]))
+    torch.testing.assert_close(seen, whole[[1, 0]][:, -3::2], atol=1e-5, rtol=1e-5)
+    latent = batch.target[:1, -1].clone().requires_grad_()
+    Eyes(tiny_vae, batch)(latent, torch.tensor([0])).sum().backward()
+    assert latent.grad is not None and latent.grad.abs().max() > 0
+
+
+def test_what_is_learned_is_written_and_beats_what_it_began_from(settings, world_folder):
+    learned = learn_times.train(settings, quiet=True)
+    back = load_sampler(settings.out and learn_times.Path(settings.out), load_weights(world_folder).hash)
+    assert torch.equal(back.sampler.times, learned.sampler.times) and back.sampler.nfe == 3
+    hand_made = {name: loss for name, loss in learned.losses.items() if name != "learned"}
+    assert set(hand_made) == {"uniform", "shifted", "quadratic", "log_snr", "edm"}
+    assert learned.losses["learned"] < min(hand_made.values()) and len(learned.curve) == 4
+    assert not torch.equal(back.sampler.times, back.sampler.network_times)
+
+
+@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
+def test_a_stop_is_no_interruption(fresh, tmp_path, monkeypatch, soft):
+    whole = dataclasses.replace(fresh, soft=soft, run=str(tmp_path / "whole"), out=str(tmp_path / "whole.yaml"))
+    learn_times.train(whole, quiet=True)
+    parts, advance, count = dataclasses.replace(fresh, soft=soft), Learner.advance, []
+
+    def stopped(learner):
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        count.append(advance(learner))
+
+    monkeypatch.setattr(Learner, "advance", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        learn_times.train(parts, quiet=True)
+    monkeypatch.setattr(Learner, "advance", advance)
+    monkeypatch.setattr(learn_times, "solve_targets", None)  # the teacher's latents are kept
+    learn_times.train(parts, quiet=True)
+    ends = [load_tensors(learn_times.Path(run.run) / "resume.safetensors")[0] for run in (whole, parts)]
+    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+    assert learn_times.Path(whole.out).read_text() == learn_times.Path(parts.out).read_text()
+
+
+def test_minutes_end_a_run_and_more_minutes_go_on(fresh, monkeypatch):
+    now = [0.0]
+    budget = learn_times.Budget
+    monkeypatch.setattr(learn_times, "Budget", lambda steps, minutes: budget(steps, minutes, lambda: now[0]))
+    advance = Learner.advance
+    monkeypatch.setattr(Learner, "advance", lambda learner: (advance(learner), now.append(now.pop() + 30.0)))
+    assert len(learn_times.train(dataclasses.replace(fresh, minutes=1.0), quiet=True).curve) == 2
+    assert len(learn_times.train(dataclasses.replace(fresh, minutes=1.0), quiet=True).curve) == 2
+    assert len(learn_times.train(dataclasses.replace(fresh, minutes=1.5), quiet=True).curve) == 3
+
+
+def test_a_run_of_other_settings_is_refused(settings, fresh):
+    learn_times.train(fresh, quiet=True)
+    with pytest.raises(UserError, match=r"holds a run with seed = 0; choose another folder"):
+        learn_times.train(dataclasses.replace(fresh, seed=3), quiet=True)
+
+
+def test_losses_that_are_not_finite_keep_the_best_so_far(fresh, world_folder, monkeypatch):
+    calls, l2 = [], learn_times.l2
+    monkeypatch.setattr(
+        learn_times, "l2", lambda a, b: calls.append(0) or l2(a, b) * (math.nan if len(calls) > 9 else 1)
+    )
+    with pytest.raises(UserError, match=r"not finite .* holds the best grid before that"):
+        learn_times.train(dataclasses.replace(fresh, both_rounds=9), quiet=True)
+    assert load_sampler(learn_times.Path(fresh.out), load_weights(world_folder).hash).sampler.nfe == 3
+    assert not (learn_times.Path(fresh.run) / "resume.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"nfe": 1}, "1 network calls leave no time"),
+        ({"nfe": 2}, "ipndm of order 3 needs at least 3"),
+        ({"solver": "heun", "order": 2, "nfe": 2}, "one interval"),
+        ({"solver": "abacus"}, "no solver 'abacus'"),
+        ({"distance": "lpip"}, "did you mean 'lpips'"),
+        ({"teacher_steps": 3}, "teacher_steps = 3 is too few; give at least 4"),
+        ({"pairs": 0}, "pairs = 0 is too few"),
+        ({"history": 99}, "give --set history=15 or less"),
+        ({"weights": "nowhere"}, "nowhere"),
+        ({"latents": "nowhere"}, "no readable latents"),
+    ],
+)
+def test_settings_that_make_no_sense(fresh, changes, said):
+    with pytest.raises(UserError, match=said):
+        learn_times.train(dataclasses.replace(fresh, **changes), quiet=True)
+
+
+def test_weights_for_one_call_and_foreign_latents_are_refused(fresh, world_folder, latents, tmp_path):
+    folder, strange = tmp_path / "one_call", tmp_path / "latents"
+    shutil.copytree(latents, strange)
+    meta = json.loads((strange / "meta.json").read_text())
+    (strange / "meta.json").write_text(json.dumps(meta | {"tokenizer": "other"}))
+    with pytest.raises(UserError, match="another tokenizer"):
+        learn_times.train(dataclasses.replace(fresh, latents=str(strange)), quiet=True)
+    weights = load_weights(world_folder)
+    config = dataclasses.replace(weights.config, stage="adversarial")
+    learn_times_save(folder, config, weights)
+    with pytest.raises(UserError, match="'adversarial', which makes a frame in one call"):
+        learn_times.train(dataclasses.replace(fresh, weights=str(folder)), quiet=True)
+
+
+def learn_times_save(folder, config, weights):
+    from generator.checkpoint import save_weights
+
+    save_weights(folder, config, weights.tokenizer, weights.dit.state_dict())

@@ -1,0 +1,161 @@
+"""The parallax stage: it learns depth and pace from walks, resumes exactly, and refuses what does not fit."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from controls.errors import UserError
+from generator.data.clips import Dataset
+from generator.data.latents import LatentClips, encode_dataset, parallax_hash
+from generator.training import adaptation, parallax
+from generator.training.helpers import step_rng
+from generator.training.parallax import ParallaxTraining, load_parallax, open_run, train
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
+
+
+def settings(data: Path, **changes) -> ParallaxTraining:
+    config = ParallaxTraining(str(data), preset="debug", steps=6, batch=2, walks=2, ego_from=0.5, device="cpu")
+    return dataclasses.replace(config, **changes)
+
+
+def same(a: Path, b: Path) -> bool:
+    one, two = (load_parallax(folder).state_dict() for folder in (a, b))
+    return all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_run_that_was_cut_ends_as_one_that_was_not(data_set, tmp_path):
+    config = settings(data_set)
+    train(config, tmp_path / "whole", quiet=True)
+    for stop in (2, 4, None):  # within the depth, within the ego-motion
+        train(config, tmp_path / "cut", stop_after=stop, quiet=True)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert not same(tmp_path / "whole", _first(data_set, tmp_path))
+
+
+def _first(data_set: Path, tmp_path: Path) -> Path:
+    train(settings(data_set, steps=1), tmp_path / "first", quiet=True)
+    return tmp_path / "first"
+
+
+def test_the_depth_trains_first_and_then_rests(data_set, tmp_path):
+    run = open_run(settings(data_set), tmp_path / "run")
+    before = {name: value.clone() for name, value in run.parallax.state_dict().items()}
+    parallax.depth_step(run, 0.0)
+    middle = {name: value.clone() for name, value in run.parallax.state_dict().items()}
+    parallax.ego_step(run, 0.6)
+    after = run.parallax.state_dict()
+    changed = {n for n in before if not torch.equal(before[n], middle[n])}
+    assert changed and all(n.startswith("depth.") or n == "log_stretch" for n in changed)
+    changed = {n for n in before if not torch.equal(middle[n], after[n])}
+    assert changed and all(n.startswith("ego.") for n in changed)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A short run on the bundled sample of Halls."""
+    folder = tmp_path_factory.mktemp("taught")
+    config = ParallaxTraining(str(SAMPLE), preset="debug", steps=240, batch=4, walks=1, lr=4e-3, ego_from=0.5)
+    train(config, folder, quiet=True)
+    return open_run(config, folder)
+
+
+@torch.no_grad()
+def test_it_learns_depth_from_a_few_seconds_of_walking(taught):
+    """Pictures moved by what it saw come nearer to those that the engine drew than pictures that only turned."""
+    pairs = parallax.draw_pairs(taught, "train", 24, step_rng(1, 0))
+    seen = taught.parallax.perceive(pairs.first)
+    walked = parallax.moved(taught, pairs, seen)[0]
+    turned = taught.turn.views(pairs.first, pairs.look, torch.zeros_like(pairs.moves), seen)[:, 1]
+    error, without = ((view - pairs.second).abs().mean() for view in (walked, turned))
+    assert error < 0.9 * without
+    assert 1.0 < taught.parallax.stretch < 1.4, "the engine's pixels are 1.2 times as tall as wide"
+
+
+@torch.no_grad()
+def test_it_learns_how_far_keys_carry(taught):
+    made, true = parallax.ego_motion(taught, taught.data.select("train"))
+    assert (made - true)[..., :2].norm(dim=-1).mean() < 0.7 * true[..., :2].norm(dim=-1).mean()
+
+
+def test_pairs_are_near_one_another_and_their_poses_agree(taught):
+    pairs = parallax.draw_pairs(taught, "train", 16, step_rng(2, 0))
+    assert pairs.first.shape == pairs.second.shape == (16, 3, 160, 256)
+    assert pairs.look.shape == (16, 1, 2) and pairs.moves.shape == (16, 1, 3)
+    assert pairs.look[..., 0].abs().max() <= parallax.WIDEST
+    assert (pairs.moves.norm(dim=-1) > 0.1).float().mean() > 0.6
+
+
+def test_latents_remember_the_parallax_that_made_them(data_set, tiny_vae, tiny_parallax, tokenizer_run, tmp_path):
+    out, latents = tmp_path / "latents", tmp_path / "turned"
+    encode_dataset(tiny_vae, data_set, latents, torch.float32, reproject=True)
+    shutil.copytree(latents, out)
+    before = (out / "000000.npz").stat().st_mtime_ns
+    encode_dataset(tiny_vae, data_set, out, torch.float32, reproject=True, parallax=tiny_parallax)
+    moved, turned = LatentClips(out, "train"), LatentClips(latents, "train")
+    assert (out / "000000.npz").stat().st_mtime_ns > before
+    assert moved.parallax == parallax_hash(tiny_parallax) and turned.parallax == ""
+    assert np.array_equal(moved.clips[0]["latents"], turned.clips[0]["latents"])
+    assert not np.array_equal(moved.clips[0]["ahead"], turned.clips[0]["ahead"])
+    batch = moved.gather([(0, 3), (1, 0)], 4)
+    assert batch.pace.shape == (2, 8) and batch.pace[0].abs().sum() > 0 and batch.pace[1].abs().sum() == 0
+    before = (out / "000000.npz").stat().st_mtime_ns
+    encode_dataset(tiny_vae, data_set, out, torch.float32, reproject=True, parallax=tiny_parallax)
+    assert (out / "000000.npz").stat().st_mtime_ns == before
+    config = adaptation.AdaptationTraining(
+        latents=str(out), tokenizer=str(tokenizer_run), preset="debug", steps=1, batch=1, frames=4, device="cpu"
+    )
+    with pytest.raises(UserError, match="another parallax"):
+        adaptation.train(config, tmp_path / "run", quiet=True)
+
+
+def test_several_workers_encode_what_one_does(data_set, tiny_vae, tiny_parallax, tmp_path):
+    for name, workers in (("one", 1), ("two", 2)):
+        how = {"reproject": True, "parallax": tiny_parallax, "workers": workers}
+        encode_dataset(tiny_vae, data_set, tmp_path / name, torch.float32, **how)
+    for path in sorted((tmp_path / "one").glob("*.npz")):
+        with np.load(path) as one, np.load(tmp_path / "two" / path.name) as two:
+            assert all(np.array_equal(one[name], two[name]) for name in one.files)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ego_from": 0.0}, "between 0 and 1"),
+        ({"ego_from": 1.0}, "between 0 and 1"),
+        ({"steps": 0}, "has no end"),
+        ({"preset": "debgu"}, "debug"),
+        ({"data": "nowhere"}, "No data set"),
+    ],
+)
+def test_settings_that_do_not_fit(data_set, tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        train(settings(data_set, **changes), tmp_path / "run", quiet=True)
+
+
+def test_a_run_of_another_size_is_refused(data_set, tmp_path):
+    train(settings(data_set, steps=1), tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="another size"):
+        train(settings(data_set, preset="pocket"), tmp_path / "run", quiet=True)
+
+
+def test_a_data_set_without_training_clips_is_refused(data_set, tmp_path):
+    folder = tmp_path / "held"
+    shutil.copytree(data_set, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    for clip in meta["clips"]:
+        clip["split"] = "held_seed"
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert not Dataset.open(folder).select("train")
+    with pytest.raises(UserError, match="no training clips"):
+        train(settings(folder), tmp_path / "run", quiet=True)
+
+
+def test_a_file_that_holds_no_parallax(tokenizer_run):
+    with pytest.raises(UserError, match="holds no parallax"):
+        load_parallax(tokenizer_run / "tokenizer.safetensors")
