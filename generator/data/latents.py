@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from controls.action import ActionSpec, encode_rows
-from controls.camera import Camera
+from controls.camera import Camera, relative_pose
 from controls.errors import UserError
 from controls.files import write_atomic
 from generator.checkpoint import as_stored
@@ -44,7 +45,7 @@ ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the res
 class Batch:
     """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
     look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W), and the
-    pace (B, Z) before the first of them.
+    pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units.
     """
 
     first: Tensor
@@ -54,10 +55,11 @@ class Batch:
     look: Tensor
     ahead: Tensor | None = None
     pace: Tensor | None = None
+    moves: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead, self.pace)
+        parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead, self.pace, self.moves)
         return Batch(*(v if v is None else v.to(device, non_blocking=True) for v in parts))  # type: ignore[arg-type]
 
     @property
@@ -139,14 +141,17 @@ class Encoding:
         """Encode one clip unless that is done; what is there and still good is kept."""
         path, by = self.out / f"{index:06d}.npz", parallax_hash(self.parallax)
         arrays = _arrays(path)
-        if "alone" in arrays and (not self.reproject or ("ahead" in arrays and str(arrays.get("by", "")) == by)):
+        foreseen = not self.reproject or ("ahead" in arrays and str(arrays.get("by", "")) == by)
+        if foreseen and "alone" in arrays and "moves" in arrays:
             return
         clip, device = dataset.clip(index), next(self.vae.parameters()).device
         if "alone" not in arrays:
             made = encode_clip(self.vae, clip.frames(), self.dtype)
             arrays = {name: t.half().cpu().numpy() for name, t in zip(("latents", "alone"), made, strict=True)}
             arrays |= {"keys": clip.keys, "look": clip.look}
-        if self.reproject:
+        pose = clip.pose.astype(np.float64)
+        arrays["moves"] = relative_pose(pose[:-1], pose[1:])[1].astype(np.float32)
+        if self.reproject and not foreseen:
             latents = torch.from_numpy(arrays["latents"]).float().to(device)
             look = torch.from_numpy(clip.look[1:]).to(device).unflatten(0, (len(latents) - 1, -1))
             rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], dataset.spec)).to(device)
@@ -204,6 +209,9 @@ def _begin_worker(how: Encoding) -> None:
 
 
 def _encode_one(index: int) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # killed: its queue would keep this process busy for long
+        os._exit(1)
     how, dataset = _worker[0]
     how.clip(dataset, index)
 
@@ -261,7 +269,8 @@ class LatentClips:
         rng: np.random.Generator | None = None,
     ) -> Batch:
         """Windows at given (clip, latent start); without rng each begins from a lone picture."""
-        firsts, targets, keys, looks, aheads, paces = [], [], [], [], [], []
+        firsts, targets, keys, looks = [], [], [], []
+        aheads, paces, moves = [], [], []
         for index, start in places:
             clip = self.clips[index]
             lone = rng is None or rng.random() < ALONE_FRACTION
@@ -274,6 +283,8 @@ class LatentClips:
                 aheads.append(clip["ahead"][start : start + frames])
             if "pace" in clip:
                 paces.append(clip["pace"][start])
+            if "moves" in clip:
+                moves.append(clip["moves"][rows.start - 1 : rows.stop - 1])
         height, width = targets[0].shape[-2:]
         look = np.stack(looks)
         actions = encode_rows(np.stack(keys), look, self.spec)
@@ -287,4 +298,5 @@ class LatentClips:
             torch.from_numpy(look.reshape(*group, 2)).float(),
             torch.from_numpy(np.stack(aheads)).float() if aheads else None,
             torch.from_numpy(np.stack(paces)).float() if paces else None,
+            torch.from_numpy(np.stack(moves).reshape(*group, 3)) if moves else None,
         )

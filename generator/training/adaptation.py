@@ -29,12 +29,19 @@ from generator.training.dit_run import (
     open_run,
     save_run,
 )
-from generator.training.helpers import Progress, rate_at, set_rate, step_generator
+from generator.training.helpers import Progress, rate_at, set_rate, step_generator, step_rng
+from generator.training.histories import OwnHistories
 
 
 @dataclass(frozen=True)
 class AdaptationTraining(DiTTraining):
-    """Settings of stage 1; the shared ones only."""
+    """Settings of stage 1: the share of steps after a history of the model's own, `rounds` steps from the truth at
+    most, each used about `reuse` times (histories.py).
+    """
+
+    own_history: float = 0.0
+    rounds: int = 3
+    reuse: int = 4
 
 
 def adaptation_loss(
@@ -43,12 +50,14 @@ def adaptation_loss(
     shift: float,
     history_noise: float,
     generator: torch.Generator,
+    recycled: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error on the velocity of every latent frame; a scalar."""
+    """Mean squared error on the velocity of every latent frame, after the truth or after `recycled`; a scalar."""
     device = batch.target.device
     t = shift_time(torch.rand(len(batch.target), generator=generator, device=device), shift)
     noise = torch.randn(batch.target.shape, generator=generator, device=device)
-    recycled = corrupt_history(batch.recycled, history_noise, generator)
+    if recycled is None:
+        recycled = corrupt_history(batch.recycled, history_noise, generator)
     velocity = dit(mix(batch.target, noise, t), recycled, t, batch.actions, batch.rays)
     return nnf.mse_loss(velocity.float(), noise - batch.target)
 
@@ -57,15 +66,18 @@ def train(config: AdaptationTraining, folder: Path, quiet: bool = False) -> DiTR
     """Train until the budget ends; the same command resumes. Writes snapshot/, resume state, metrics and sheets."""
     run = open_run(config, folder, "adaptation")
     forward = torch.compile(run.dit) if config.compile else run.dit
-    bar = Progress("adaptation", quiet)
+    bar, histories = Progress("adaptation", quiet), OwnHistories(run, config.rounds, config.reuse)
     try:
         while (progress := run.budget.progress(run.step)) < 1.0:
             set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
             generator = step_generator(config.seed, run.step, "loss", run.device.type)
+            choice = step_rng(config.seed, run.step, "choice")
+            own = choice.random() < config.own_history
+            batch, recycled = histories.draw(choice) if own else (run.draw(), None)
             with run.autocast():
-                loss = adaptation_loss(forward, run.draw(), run.world.shift, config.history_noise, generator)
+                loss = adaptation_loss(forward, batch, run.world.shift, config.history_noise, generator, recycled)
             norm = apply_gradients(run, loss)
-            finish_step(run, loss=loss.item(), gradient_norm=norm)
+            finish_step(run, **{"own_history" if own else "loss": loss.item(), "gradient_norm": norm})
             bar.show(progress, step=run.step)
             keep(run, teacher=True)
     except KeyboardInterrupt:

@@ -19,8 +19,8 @@ from generator.training.parallax import ParallaxTraining, load_parallax, open_ru
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
 
-def settings(data: Path, **changes) -> ParallaxTraining:
-    config = ParallaxTraining(str(data), preset="debug", steps=6, batch=2, walks=2, ego_from=0.5, device="cpu")
+def settings(folder: Path, **changes) -> ParallaxTraining:
+    config = ParallaxTraining(str(folder), preset="debug", steps=6, batch=2, walks=2, ego_from=0.5, device="cpu")
     return dataclasses.replace(config, **changes)
 
 
@@ -60,7 +60,7 @@ def test_the_depth_trains_first_and_then_rests(data_set, tmp_path):
 def taught(tmp_path_factory):
     """A short run on the bundled sample of Halls."""
     folder = tmp_path_factory.mktemp("taught")
-    config = ParallaxTraining(str(SAMPLE), preset="debug", steps=240, batch=4, walks=1, lr=4e-3, ego_from=0.5)
+    config = ParallaxTraining(str(SAMPLE), preset="debug", steps=160, batch=4, walks=1, lr=4e-3, ego_from=0.5)
     train(config, folder, quiet=True)
     return open_run(config, folder)
 

@@ -1,0 +1,104 @@
+"""Own histories: guesses take the truth's place, round after round, on the recorded path."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from generator.data.latents import reprojected
+from generator.tokenizer.reproject import Reprojector
+from generator.training.adaptation import AdaptationTraining, adaptation_loss, train
+from generator.training.dit_run import open_run
+from generator.training.helpers import step_generator, step_rng
+from generator.training.histories import OwnHistories, after_own_guesses
+
+
+@pytest.fixture(params=[True, False], ids=["reproject", "last"])
+def run(request, latents, tokenizer_run, parallax_run, world_folder, make_world, tmp_path):
+    """An opened run of stage 1 from a tiny world."""
+    start = world_folder if request.param else make_world(reproject=False)
+    config = AdaptationTraining(
+        latents=str(latents), start=str(start), preset="debug", steps=9, batch=2, frames=4, bf16=False, device="cpu"
+    )
+    return open_run(config, tmp_path / "run", "adaptation")
+
+
+def perfect(batch):
+    """A student that always guesses the truth."""
+    return lambda noise, *rest: noise - batch.target
+
+
+def test_a_perfect_student_keeps_the_truth(run, monkeypatch):
+    batch = run.draw()
+    monkeypatch.setattr(run.dit, "forward", perfect(batch))
+    made = after_own_guesses(run, batch, batch.recycled, step_generator(0, 0))
+    channels = run.dit.config.latent_channels
+    assert made.shape == batch.recycled.shape
+    torch.testing.assert_close(made[:, :, :channels], batch.recycled[:, :, :channels], atol=1e-5, rtol=1e-5)
+
+
+def test_what_lies_ahead_is_made_of_the_guesses(run, monkeypatch):
+    """From true frames and the expected moves it is what the latents hold; from others it is something else."""
+    if not run.dit.config.reproject:
+        pytest.skip("this model recycles the last latent alone")
+    batch = run.clips.gather([(0, 0), (1, 0)], 4)
+    turn = Reprojector(run.tokenizer, run.world.hfov, run.parallax)
+    true = torch.cat([batch.first[0, None], batch.target[0]])
+    monkeypatch.setattr(run.dit, "forward", perfect(batch))
+    monkeypatch.setattr(run.parallax, "moves", lambda seen, actions, pace: (torch.zeros(len(pace), 4, 3), pace))
+    still = reprojected(turn, true, batch.look[0], batch.actions[0], torch.float32)[0]
+    assert not batch.moves.any(), "the tiny walks stand still"
+    made = after_own_guesses(run, batch, batch.recycled, step_generator(0, 0))[0, :, 8:]
+    assert (made - still).abs().mean() < 1e-3
+    far = dataclasses.replace(batch, moves=batch.moves + 8.0)
+    assert (after_own_guesses(run, far, far.recycled, step_generator(0, 0))[0, :, 8:] - still).abs().mean() > 0.05
+
+
+def test_the_first_recycled_frame_stays_true_and_a_frame_is_told_of_the_one_before(run):
+    batch, channels = run.draw(), run.dit.config.latent_channels
+    made = after_own_guesses(run, batch, batch.recycled, step_generator(0, 0))
+    assert torch.equal(made[:, 0, :channels], batch.first)
+    assert not torch.allclose(made[:, 1:, :channels], batch.target[:, :-1], atol=0.05)
+    assert not made.requires_grad
+
+
+def test_histories_age_and_begin_anew(run, monkeypatch):
+    made = []
+    guess = after_own_guesses
+    monkeypatch.setattr(
+        "generator.training.histories.after_own_guesses",
+        lambda run, batch, recycled, generator: (
+            made.append((batch, recycled)),
+            guess(run, batch, recycled, generator),
+        )[1],
+    )
+    histories = OwnHistories(run, rounds=2, reuse=2)
+    for step in range(12):
+        run.step = step
+        batch, recycled = histories.draw(step_rng(0, step, "choice"))
+        assert recycled.shape == batch.recycled.shape
+    assert len(made) == 6 and len(histories.held) == 4
+    assert all(torch.equal(made[k][1], made[k][0].recycled) for k in (0, 2, 4)), (
+        "every other round begins with the truth"
+    )
+    assert all(made[k][0] is made[k - 1][0] and not torch.equal(made[k][1], made[k][0].recycled) for k in (1, 3, 5))
+
+
+def test_a_loss_after_an_own_history_sees_it(run):
+    batch = run.draw()
+    own = after_own_guesses(run, batch, batch.recycled, step_generator(0, 0))
+    losses = [adaptation_loss(run.dit, batch, 4.0, 0.0, step_generator(0, 1), given) for given in (None, own)]
+    assert losses[0] != losses[1]
+    same = adaptation_loss(run.dit, batch, 4.0, 0.0, step_generator(0, 1), batch.recycled)
+    assert same == losses[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_run_with_and_without_own_histories(latents, tokenizer_run, parallax_run, tmp_path, share):
+    config = AdaptationTraining(
+        latents=str(latents), tokenizer=str(tokenizer_run), parallax=str(parallax_run), preset="debug", steps=3,
+        batch=2, frames=4, own_history=share, log_every=1, device="cpu",
+    )  # fmt: skip
+    run = train(config, tmp_path / "run", quiet=True)
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert run.step == 3 and ("own_history" in text) == bool(share)
