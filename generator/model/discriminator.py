@@ -75,9 +75,11 @@ class Discriminator(nn.Module):
     ) -> Tensor:
         """Judge clean frames (B, F, C, H, W) that followed `recycled` (B, F, C or 2C, H, W) under the conditions.
 
-        t (B,); actions (B, F, ticks, P); rays (B, F, R, H, W). Returns float32 logits.
+        t (B,); actions (B, F, ticks, P); rays (B, F, R, H, W). Returns float32 logits. Of 2C recycled channels only the
+        last frame is read: what a reprojection shows of a worn history is no fault of the frame that is judged.
         """
-        body = self.body
+        body, own = self.body, frames.shape[2]
+        recycled = torch.cat([recycled[:, :, :own], torch.zeros_like(recycled[:, :, own:])], dim=2)
         x, shared, _ = body.enter(frames, recycled, body.conditioner.embed_time(t), actions, rays)
         read = []
         layers = body.through_blocks(x, shared, checkpointed=checkpointed, causal=not self.clip_level)

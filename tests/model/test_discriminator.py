@@ -155,3 +155,16 @@ def test_logits_keep_their_precision_under_autocast(make_judge, make_inputs):
         logits = judge(*inputs)
     assert logits.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
     torch.testing.assert_close(logits, judge(*inputs), atol=0.1, rtol=0.1)
+
+
+@torch.no_grad()
+def test_a_judge_does_not_read_what_lay_ahead(make_judge, make_inputs):
+    """A reprojection of a worn history would give every fake away, whatever frame was made of it."""
+    judge = make_judge(reproject=True)
+    inputs, own = make_inputs(judge.body, FRAMES, batch=2), judge.body.config.latent_channels
+    before = judge(*inputs)
+    inputs[1] = inputs[1].clone()
+    inputs[1][:, :, own:] += 1.0
+    assert torch.equal(judge(*inputs), before)
+    inputs[1][:, :, :own] += 1.0
+    assert not torch.allclose(judge(*inputs), before)
