@@ -113,7 +113,7 @@ def reprojected(
             for i in range(k, min(k + REPROJECTED_AT_ONCE, len(look))):
                 paces.append(pace)
                 view, pace = turn.ahead(pictures[i : i + 1], look[i : i + 1], actions[i : i + 1], pace)
-                views.append(view)
+                views.append(view.pictures)
             made.append(turn(torch.cat(views)).float())
     return torch.cat(made), torch.cat(paces)
 

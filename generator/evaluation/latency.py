@@ -235,6 +235,7 @@ def one_frame(
     latent = backend.transformer.step(*inputs[:2], ahead)
     stepped = time.perf_counter()
     pictures = backend.decoder.next(latent)
+    pictures = backend.reprojection.compose(pictures) if backend.reprojection else pictures
     done = time.perf_counter()
     return latent, pictures, (1e3 * (seen - began), 1e3 * (stepped - seen), 1e3 * (done - stepped))
 

@@ -24,7 +24,8 @@ from controls.camera import Camera
 from generator.checkpoint import Weights
 from generator.data.latents import reprojected, video_tensor
 from generator.evaluation.motion import View, turned
-from generator.rollout import Conditions, frame_noise, open_eye, rollout, with_ahead
+from generator.rollout import Conditions, Eye, advance, frame_noise, start, with_ahead
+from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.training.perceptual import Lpips
 from generator.training.windows import to_frames
 
@@ -115,24 +116,53 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
     return (noise - velocity)[0]
 
 
-def free_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
-    """A free rollout from the first frame under the clip's own actions: (F, C, H, W), as `World` plays it."""
-    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
-    return rollout(weights.dit, inputs.latents[:1], inputs.conditions(), seed, eye)[0]
+@torch.inference_mode()
+def free_pictures(weights: Weights, inputs: Inputs, seed: int) -> Pixels:
+    """A free rollout from the first frame under the clip's own actions, as `World` shows it: uint8 (T, Y, X, 3)."""
+    eye = Eye(weights.tokenizer, weights.config.hfov, weights.parallax)
+    led, first = inputs.conditions(), inputs.latents[:1]
+    eye.open(first)
+    state, shown = start(weights.dit, first, seed), [to_frames(eye.video[0])]
+    for k in range(len(inputs.actions)):
+        given = (led.actions[:, k], led.rays[:, k])
+        ahead = eye.ahead(led.look[:, k], led.actions[:, k]) if weights.dit.config.reproject else None
+        eye.see(advance(weights.dit, state, *given, ahead))
+        shown.append(to_frames(eye.video[0]))
+    return np.concatenate(shown)
+
+
+class Composer:
+    """What is shown of a latent frame that follows true pictures: the moved last one wherever both agree."""
+
+    def __init__(self, turn: Reprojector, inputs: Inputs) -> None:
+        self.turn, self.inputs, self.pace, self.k = turn, inputs, turn.no_pace(1), 0
+
+    def __call__(self, last: Tensor, video: Tensor) -> Tensor:
+        """Decoded video (1, ticks, 3, Y, X) after the true picture `last` (1, 3, Y, X); one latent frame per call."""
+        given = (self.inputs.look[None, self.k], self.inputs.actions[None, self.k])
+        views, self.pace = self.turn.ahead(to_picture(last), *given, self.pace)
+        self.k += 1
+        return self.turn.compose(views, to_picture(video))
 
 
 @torch.inference_mode()
-def decoded(weights: Weights, true: Tensor, branch: Tensor | None = None) -> Iterator[tuple[Pixels, Pixels | None]]:
+def decoded(
+    weights: Weights, true: Tensor, branch: Tensor | None = None, inputs: Inputs | None = None
+) -> Iterator[tuple[Pixels, Pixels | None]]:
     """Decode normalised latents (1 + F, C, H, W) one by one; with `branch` (F, C, H, W) each latent frame k >= 1 is
-    also decoded as branch[k - 1] after the true latents before it. Yields the pictures of both, uint8 (T, Y, X, 3).
+    also decoded as branch[k - 1] after the true latents before it, and shown as play shows it under the `inputs`.
+    Yields the pictures of both, uint8 (T, Y, X, 3).
     """
+    turn = weights.reprojector() if inputs else None
+    compose, video = (Composer(turn, inputs) if turn and inputs else None), torch.empty(0)
     vae = weights.tokenizer
     latents = vae.denormalise(true[None])
     state = vae.decoder.init_state(1, (true.shape[-2], true.shape[-1]), latents)
     for k in range(len(true)):
         other = None
         if branch is not None and k:
-            other = to_frames(vae.decoder(vae.denormalise(branch[None, k - 1, None]), state, False)[0][0])
+            guess = vae.decoder(vae.denormalise(branch[None, k - 1, None]), state, False)[0]
+            other = to_frames((compose(video[:, -1], guess) if compose else guess)[0])
         video, state = vae.decoder(latents[:, k : k + 1], state, k == 0)
         yield to_frames(video[0]), other
 

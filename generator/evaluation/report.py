@@ -44,7 +44,7 @@ from generator.evaluation.quality import (
     Pixels,
     Scores,
     decoded,
-    free_latents,
+    free_pictures,
     next_latents,
     prepare,
     repeated,
@@ -211,7 +211,7 @@ def judge(weights: Weights, stretch: Stretch, scores: Scores, stills: Stills, se
     inputs = prepare(weights, frames, clip.keys[:count], clip.look[:count])
     baselines = _Baselines(scores, stretch, View(frames.shape[2], frames.shape[1], weights.config.hfov))
     rebuilt, following = [], []
-    for k, (again, guess) in enumerate(decoded(weights, inputs.latents, next_latents(weights, inputs, seed))):
+    for k, (again, guess) in enumerate(decoded(weights, inputs.latents, next_latents(weights, inputs, seed), inputs)):
         part = slice(max(0, 1 + (k - 1) * ticks), 1 + k * ticks)
         scores.add("tokenizer", again, frames[part], every=False)
         if guess is not None:
@@ -219,8 +219,7 @@ def judge(weights: Weights, stretch: Stretch, scores: Scores, stills: Stills, se
             baselines.add("next", k, k - 1, every=False)
             rebuilt.append(again[-1])
             following.append(guess[-1])
-    free = torch.cat([inputs.latents[:1], free_latents(weights, inputs, seed)])
-    pictures = np.concatenate([made for made, _ in decoded(weights, free)])
+    pictures = free_pictures(weights, inputs, seed)
     for name, k in HORIZONS.items():
         if k * ticks < count:
             part = slice(1 + (k - 1) * ticks, 1 + k * ticks)

@@ -19,14 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from controls.errors import UserError
 from generator.checkpoint import Weights
 from generator.data.clips import Clip, Dataset
 from generator.evaluation.frechet import Features, apart, fit
 from generator.evaluation.fvd import I3D, features, pieces
-from generator.evaluation.quality import decoded, free_latents, prepare
+from generator.evaluation.quality import decoded, free_pictures, prepare
 
 FEWEST = 2  # windows in each hand
 
@@ -92,8 +91,5 @@ def _versions(weights: Weights, clip: Clip, window: Window, seed: int) -> dict[s
     if not window.judged:
         return {"reference": frames}
     inputs = prepare(weights, frames, clip.keys[part], clip.look[part])
-    free = torch.cat([inputs.latents[:1], free_latents(weights, inputs, seed)])
-    made = {"real": frames}
-    for name, latents in (("rebuilt", inputs.latents), ("free", free)):
-        made[name] = np.concatenate([pictures for pictures, _ in decoded(weights, latents)])
-    return made
+    rebuilt = np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
+    return {"real": frames, "rebuilt": rebuilt, "free": free_pictures(weights, inputs, seed)}

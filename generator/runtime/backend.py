@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from generator.tokenizer.parallax import Seen
-from generator.tokenizer.reproject import Reprojector
+from generator.tokenizer.reproject import Reprojector, Views
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -76,10 +76,11 @@ class Reprojection:
     def __init__(self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None) -> None:
         self.turn, self.encode, self.perceive = turn, encode, perceive
         self.pace = turn.no_pace(1)
+        self.views: Views | None = None
 
     def reset(self) -> None:
         """Stand still."""
-        self.pace = self.turn.no_pace(1)
+        self.pace, self.views = self.turn.no_pace(1), None
 
     @torch.no_grad()  # not inference mode: a compiled encoder would be compiled again for it
     def __call__(self, picture: Pixels, look: Float, actions: Float) -> Tensor:
@@ -88,8 +89,15 @@ class Reprojection:
         """
         video = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
         given = (torch.from_numpy(look)[None], torch.from_numpy(actions)[None])
-        views, self.pace = self.turn.ahead(video, *given, self.pace, self.perceive)
-        return self.encode(views).float()
+        self.views, self.pace = self.turn.ahead(video, *given, self.pace, self.perceive)
+        return self.encode(self.views.pictures).float()
+
+    @torch.no_grad()
+    def compose(self, frames: Pixels) -> Pixels:
+        """What is shown of the decoded frames (ticks, Y, X, 3) that follow the last call."""
+        assert self.views is not None, "what lies ahead comes before what is made of it"
+        video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+        return to_pixels(self.turn.compose(self.views, video))
 
     def state(self) -> State:
         """What the next call depends on beside its inputs, as arrays."""

@@ -25,13 +25,18 @@ STILL = 0.006  # units per tick; a smaller predicted move is none, so that a sta
 
 @dataclass(frozen=True)
 class ParallaxConfig:
-    """Sizes. `size` (width, height) in pixels, `unit` in map units, `action_fields` P."""
+    """Sizes. `size` (width, height) in pixels, `unit` in map units, `action_fields` P.
+
+    `agree` is how far (in levels of -1..1) the decoded picture and the moved one may lie apart, both softened, before
+    the decoded one is shown (reproject.py); 0 always shows the decoded one.
+    """
 
     size: tuple[int, int] = (256, 160)
     widths: tuple[int, ...] = (24, 32, 48, 64, 96)
     hidden: int = 64
     action_fields: int = 10
     unit: float = 64.0
+    agree: float = 0.3
 
 
 @dataclass(frozen=True)

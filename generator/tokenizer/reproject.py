@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
@@ -22,8 +23,17 @@ from torch import Tensor, nn
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
 
+SOFT = 5  # pixels of half the size over which pictures are softened before they are compared
 ROUNDS = 3  # of finding how near what is looked at is, which depends on where it is looked at
 NEAREST = 0.05  # what came nearer than this share of its distance is behind the camera
+
+
+@dataclass(frozen=True)
+class Views:
+    """A picture and its moved views (B, 1 + ticks, 3, Y, X), and which pixels (B, ticks, 1, Y, X) it really showed."""
+
+    pictures: Tensor
+    inside: Tensor
 
 
 class Reprojector(nn.Module):
@@ -44,16 +54,16 @@ class Reprojector(nn.Module):
         actions: Tensor,
         pace: Tensor,
         perceive: Callable[[Tensor], Seen] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Views, Tensor]:
         """The views under look (B, ticks, 2) degrees and encoded actions (B, ticks, P), and the pace (B, Z) after.
 
         `perceive` stands in for the parallax's own, when it runs elsewhere.
         """
         if self.parallax is None:
-            return self.views(picture, look), pace
+            return self.moved(picture, look), pace
         seen = (perceive or self.parallax.perceive)(picture)
         moves, pace = self.parallax.moves(seen, actions.to(pace.device), pace)
-        return self.views(picture, look, moves, seen), pace
+        return self.moved(picture, look, moves, seen), pace
 
     def no_pace(self, batch: int) -> Tensor:
         """The pace of one who has stood for long: (B, Z); Z is 0 without a parallax."""
@@ -64,6 +74,10 @@ class Reprojector(nn.Module):
 
         With moves (B, ticks, 3), and what was seen in the picture, the camera walks as well.
         """
+        return self.moved(picture, look, moves, seen).pictures
+
+    def moved(self, picture: Tensor, look: Tensor, moves: Tensor | None = None, seen: Seen | None = None) -> Views:
+        """As `views`, and which pixels are not repeated edges."""
         look, ticks = look.to(picture.device), look.shape[1]
         turn = look.double().cumsum(1).flatten(0, 1)
         if moves is None or seen is None:
@@ -77,7 +91,26 @@ class Reprojector(nn.Module):
             "align_corners": False,
         }  # a softer one softens frame by frame
         turned = nnf.grid_sample(spread, grid.to(picture.dtype), **how).clamp(-1, 1)
-        return torch.cat([picture[:, None], turned.unflatten(0, (-1, ticks))], dim=1)
+        inside = (grid.abs().amax(-1) <= 1).to(picture.dtype)[:, None]
+        pictures = torch.cat([picture[:, None], turned.unflatten(0, (-1, ticks))], dim=1)
+        return Views(pictures, inside.unflatten(0, (-1, ticks)))
+
+    def compose(self, views: Views, frames: Tensor) -> Tensor:
+        """What is shown of decoded frames (B, ticks, 3, Y, X) in [-1, 1], byte-valued: the views wherever both agree.
+
+        The decoder's picture is right about colours and soft in detail, a moved picture is sharp and wrong where
+        something was uncovered or is misjudged; softened alike they agree where both show the same thing. A walk
+        then keeps its detail, which squared error would take away frame by frame (after Liu et al. 2021, Infinite
+        Nature: move, then mend).
+        """
+        if self.parallax is None or self.parallax.config.agree <= 0:
+            return frames
+        made, ticks = frames.flatten(0, 1).float().contiguous(), frames.shape[1]
+        moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
+        apart = (soften(moved) - soften(made)).abs().amax(1, keepdim=True) / self.parallax.config.agree
+        share = nnf.interpolate(torch.exp(-apart.square()), made.shape[-2:], mode="bilinear", align_corners=False)
+        shown = made + share * views.inside.flatten(0, 1) * (moved - made)
+        return to_picture(shown).unflatten(0, (-1, ticks))
 
     def grid(self, turn: Tensor, size: tuple[int, ...]) -> Tensor:
         """Where each pixel of the new view lies in the old one, in -1..1: turn (n, 2) degrees to (n, Y, X, 2)."""
@@ -161,6 +194,12 @@ class _Rays:
         y = (self.y - near * self.step[2]) / z + self.before
         parts = torch.broadcast_tensors(x / self.edge, y * self.stretch * self.aspect / self.edge)
         return torch.stack(parts, dim=-1)
+
+
+def soften(picture: Tensor) -> Tensor:
+    """Pictures (n, 3, Y, X) at half the size, averaged over SOFT x SOFT pixels."""
+    half = nnf.avg_pool2d(picture, 2)
+    return nnf.avg_pool2d(nnf.pad(half, (SOFT // 2,) * 4, mode="replicate"), SOFT, 1)
 
 
 def to_picture(video: Tensor) -> Tensor:

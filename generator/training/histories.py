@@ -12,6 +12,7 @@ Does not know of losses or stages.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,11 +20,23 @@ from torch import Tensor
 
 from generator.data.latents import Batch
 from generator.rollout import with_ahead
-from generator.tokenizer.reproject import Reprojector, to_picture
+from generator.tokenizer.reproject import Reprojector, Views, to_picture
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import step_generator
 
 AT_ONCE = 12  # pictures; bounds memory
+
+
+@dataclass(frozen=True)
+class History:
+    """A batch, its recycled frames (B, F, C or 2C, H, W), and the pictures that these follow (B, F, 3, Y, X) with the
+    last of their views, for models that recycle views.
+    """
+
+    batch: Batch
+    recycled: Tensor
+    pictures: Tensor | None = None
+    views: Views | None = None
 
 
 class OwnHistories:
@@ -35,48 +48,79 @@ class OwnHistories:
 
     def __init__(self, run: DiTRun, rounds: int, reuse: int, kept: int = 4) -> None:
         self.run, self.rounds, self.reuse, self.drawn, self.age = run, max(1, rounds), max(1, reuse), 0, 0
-        self.held: deque[tuple[Batch, Tensor]] = deque(maxlen=kept if reuse > 1 else 1)
+        self.held: deque[History] = deque(maxlen=kept if reuse > 1 else 1)
 
     def draw(self, choice: np.random.Generator) -> tuple[Batch, Tensor]:
         """A batch and its recycled frames (B, F, C or 2C, H, W)."""
         if self.drawn % self.reuse == 0 or not self.held:
             fresh = not self.held or self.age >= self.rounds
-            batch = self.run.draw("own history") if fresh else self.held[-1][0]
-            before = batch.recycled if fresh else self.held[-1][1]
+            before = true_history(self.run, self.run.draw("own history")) if fresh else self.held[-1]
             self.age = 1 if fresh else self.age + 1
             generator = step_generator(self.run.config.seed, self.run.step, "guess", self.run.device.type)
-            self.held.append((batch, after_own_guesses(self.run, batch, before, generator)))
+            self.held.append(after_own_guesses(self.run, before, generator))
         self.drawn += 1
-        return self.held[int(choice.integers(len(self.held)))]
+        chosen = self.held[int(choice.integers(len(self.held)))]
+        return chosen.batch, chosen.recycled
+
+
+def reprojector(run: DiTRun) -> Reprojector | None:
+    """What moves the run's pictures, if its model recycles them."""
+    return Reprojector(run.tokenizer, run.world.hfov, run.parallax) if run.dit.config.reproject else None
 
 
 @torch.no_grad()
-def after_own_guesses(run: DiTRun, batch: Batch, recycled: Tensor, generator: torch.Generator) -> Tensor:
-    """The recycled frames (B, F, C or 2C, H, W) that follow the student's one-step guesses after `recycled`."""
+def true_history(run: DiTRun, batch: Batch) -> History:
+    """The batch as it is; its true pictures are decoded and moved, for what is guessed next is composed with them."""
+    turn = reprojector(run)
+    if turn is None:
+        return History(batch, batch.recycled)
+    with run.autocast():
+        last = torch.cat([batch.first[:, None], batch.target[:, :-1]], dim=1)
+        pictures = to_picture(run.tokenizer.decode(run.tokenizer.denormalise(last))[:, :: run.tokenizer.config.time])
+        return History(batch, batch.recycled, pictures, foreseen(turn, pictures, batch)[1])
+
+
+@torch.no_grad()
+def after_own_guesses(run: DiTRun, before: History, generator: torch.Generator) -> History:
+    """The history that the student's one-step guesses after `before` make, shown and recycled as play does it."""
+    batch, turn = before.batch, reprojector(run)
     noise = torch.randn(batch.target.shape, generator=generator, device=batch.target.device)
     t = torch.ones(len(noise), device=noise.device)
     with run.autocast():
-        velocity = run.dit(noise, recycled, t, batch.actions, batch.rays)
+        velocity = run.dit(noise, before.recycled, t, batch.actions, batch.rays)
     guesses = (noise - velocity.float())[:, :-1]
     last = torch.cat([batch.first[:, None], guesses], dim=1)
-    if not run.dit.config.reproject:
-        return last
-    turn = Reprojector(run.tokenizer, run.world.hfov, run.parallax)
+    if turn is None or before.pictures is None or before.views is None:
+        return History(batch, last)
     with run.autocast():
         video = run.tokenizer.decode(run.tokenizer.denormalise(last))[:, :: run.tokenizer.config.time]
-        return with_ahead(last, foreseen(turn, to_picture(video), batch))
+        made, views = to_picture(video[:, 1:]).flatten(0, 1), before.views
+        flat = Views(views.pictures[:, :-1].flatten(0, 1), views.inside[:, :-1].flatten(0, 1))
+        shown = turn.compose(flat, made[:, None]).unflatten(0, (len(last), -1))[:, :, 0]
+        pictures = torch.cat([before.pictures[:, :1], shown], dim=1)
+        ahead, views = foreseen(turn, pictures, batch)
+        return History(batch, with_ahead(last, ahead), pictures, views)
 
 
-def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> Tensor:
-    """What lies ahead (B, F, C, H, W) of each picture (B, F, 3, Y, X) on the batch's recorded path."""
-    flat, look, made = pictures.flatten(0, 1), batch.look.flatten(0, 1), []
+def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor, Views]:
+    """What lies ahead (B, F, C, H, W) of each picture (B, F, 3, Y, X) on the batch's recorded path.
+
+    And the last of the views that it was encoded from: pictures (B, F, 2, 3, Y, X), the first one being given.
+    """
+    flat, look = pictures.flatten(0, 1), batch.look.flatten(0, 1)
     moves = None
     if turn.parallax is not None:
         assert batch.moves is not None, "latents with a parallax hold the recorded moves"
         moves = batch.moves.flatten(0, 1) / turn.parallax.config.unit
+    ahead, last, inside = [], [], []
     for k in range(0, len(flat), AT_ONCE):
         part = slice(k, k + AT_ONCE)
         seen = turn.parallax.perceive(flat[part]) if turn.parallax else None
-        views = turn.views(flat[part], look[part], None if moves is None else moves[part], seen)
-        made.append(turn(views).float())
-    return torch.cat(made).unflatten(0, batch.look.shape[:2])
+        views = turn.moved(flat[part], look[part], None if moves is None else moves[part], seen)
+        ahead.append(turn(views.pictures).float())
+        last.append(views.pictures[:, [0, -1]])
+        inside.append(views.inside[:, -1:])
+    split = (len(pictures), -1)
+    return torch.cat(ahead).unflatten(0, split), Views(
+        torch.cat(last).unflatten(0, split), torch.cat(inside).unflatten(0, split)
+    )

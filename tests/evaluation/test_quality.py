@@ -1,15 +1,20 @@
 """Quality: the shortcuts that evaluation takes give what playing would."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from controls.action import Action
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.evaluation.motion import View
-from generator.evaluation.quality import decoded, free_latents, next_latents, prepare, shifted
+from generator.evaluation.quality import decoded, free_pictures, next_latents, prepare, shifted
 from generator.rollout import advance, open_eye, start
 from generator.training.windows import to_frames
+from generator.world import World
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,9 @@ def test_next_latents_are_what_a_step_gives_after_a_true_past(case):
     weights, inputs = case
     found = next_latents(weights, inputs, seed=3)
     state = start(weights.dit, inputs.latents[:1], 3)
-    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
+    plain = copy.deepcopy(weights.parallax)  # shows what is decoded, as the truth is
+    plain.config = dataclasses.replace(plain.config, agree=0.0)
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, plain)
     assert eye is not None, "the debug preset recycles a reprojection"
     eye.open(inputs.latents[:1])
     with torch.no_grad():
@@ -35,9 +42,27 @@ def test_next_latents_are_what_a_step_gives_after_a_true_past(case):
             assert torch.allclose(found[k], made[0], atol=1e-3), k  # a byte of a picture may round either way
 
 
-def test_the_first_free_frame_is_the_first_next_frame(case):
+def test_free_pictures_are_what_a_world_shows(case, debug_world, turning_data):
     weights, inputs = case
-    assert torch.allclose(free_latents(weights, inputs, 3)[0], next_latents(weights, inputs, 3)[0], atol=1e-4)
+    clip = Dataset.open(turning_data).clip(0)
+    world, first = World(debug_world, backend="torch-fp32", threads=1), clip.frames(0, 1)[0]
+    shown = [world.reset(first, 3)]
+    for k in range(len(inputs.actions)):
+        rows = slice(1 + 4 * k, 5 + 4 * k)
+        shown.append(world.step(Action(clip.keys[rows], clip.look[rows])))
+    made = free_pictures(weights, inputs, 3)
+    error = np.abs(made.astype(int) - np.concatenate(shown))
+    assert made.shape == (29, 64, 64, 3) and error.mean() < 0.05
+
+
+def test_the_next_frames_pictures_are_composed_as_play_does(case):
+    """After the true first picture both are the same latent frame, shown the same way."""
+    weights, inputs = case
+    pairs = list(decoded(weights, inputs.latents, next_latents(weights, inputs, 3), inputs))
+    free = free_pictures(weights, inputs, 3)
+    assert np.abs(pairs[1][1].astype(int) - free[1:5]).mean() < 0.05
+    bare = list(decoded(weights, inputs.latents, next_latents(weights, inputs, 3)))
+    assert not np.array_equal(bare[1][1], pairs[1][1]), "the debug world's moved picture shows through somewhere"
 
 
 def test_decoding_true_latents_is_the_whole_clip_decode_and_a_true_branch_changes_nothing(case):

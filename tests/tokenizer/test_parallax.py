@@ -1,5 +1,6 @@
 """Parallax: a walking camera moves each part of the picture by its nearness, and play remembers its pace."""
 
+import copy
 import dataclasses
 import math
 
@@ -155,3 +156,41 @@ def test_a_rollout_in_two_parts_keeps_its_pace(make_dit, tiny_vae, tiny_parallax
     assert torch.equal(torch.cat(parts, dim=1), whole)
     standing = rollout(dit, batch.first, dataclasses.replace(batch, pace=None), 3, Eye(tiny_vae, HFOV, tiny_parallax))
     assert not torch.equal(standing, whole), "the pace at which a window begins matters"
+
+
+def test_what_both_pictures_show_is_shown_sharp(turn):
+    """Where the moved picture and a softer decoded one agree the moved one is shown, elsewhere the decoded one."""
+    generator = torch.Generator().manual_seed(5)
+    picture = torch.rand(1, 3, HIGH, WIDE, generator=generator) * 0.2 - 0.1
+    views = turn.moved(picture, torch.zeros(1, TICKS, 2), torch.zeros(1, TICKS, 3), flat(0.5))
+    soft = torch.zeros(1, TICKS, 3, HIGH, WIDE)
+    shown = turn.compose(views, soft)
+    assert (shown[:, 0] - picture).abs().mean() < 0.25 * picture.abs().mean()
+    soft[..., : WIDE // 2] = 0.9
+    shown = turn.compose(views, soft)
+    assert (shown[..., : WIDE // 2 - 12] - 0.9).abs().max() < 0.02, "something else was uncovered here"
+    assert (
+        shown[:, 0, ..., WIDE // 2 + 12 :] - picture[..., WIDE // 2 + 12 :]
+    ).abs().mean() < 0.25 * picture.abs().mean()
+
+
+def test_beyond_the_edge_the_decoded_picture_is_shown(turn):
+    """However well a repeated edge would agree."""
+    views = turn.moved(torch.zeros(1, 3, HIGH, WIDE), torch.tensor([[(20.0, 0.0)]]), torch.zeros(1, 1, 3), flat(0.5))
+    decoded = torch.full((1, 1, 3, HIGH, WIDE), 0.1)
+    shown = turn.compose(views, decoded)
+    assert views.inside.shape == (1, 1, 1, HIGH, WIDE) and 0.5 < views.inside.mean() < 0.9
+    assert (shown[..., -1] - 0.1).abs().max() < 0.01 and shown[..., 0].abs().max() < 0.09
+
+
+def test_without_agreement_asked_for_the_decoded_picture_is_shown(turn, tiny_vae):
+    frames = torch.rand(1, TICKS, 3, HIGH, WIDE)
+    for other in (Reprojector(tiny_vae, HFOV), Reprojector(tiny_vae, HFOV, _plain(turn.parallax))):
+        views = turn.moved(torch.zeros(1, 3, HIGH, WIDE), torch.zeros(1, TICKS, 2), torch.zeros(1, TICKS, 3), flat(0.5))
+        assert torch.equal(other.compose(views, frames), frames)
+
+
+def _plain(parallax):
+    other = copy.deepcopy(parallax)
+    other.config = dataclasses.replace(other.config, agree=0.0)
+    return other

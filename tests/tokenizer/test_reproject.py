@@ -1,5 +1,7 @@
 """Reprojection: the picture moves as a turned head makes it move, and training sees what play will see."""
 
+import copy
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -145,7 +147,9 @@ def clip(data_set, tiny_vae):
 
 def test_what_training_is_given_is_what_an_eye_sees(clip, tiny_vae, tiny_parallax, latents):
     true, turns, actions = clip
-    eye, seen = Eye(tiny_vae, HFOV, tiny_parallax), []
+    plain = copy.deepcopy(tiny_parallax)  # shows what is decoded, as the truth is
+    plain.config = dataclasses.replace(plain.config, agree=0.0)
+    eye, seen = Eye(tiny_vae, HFOV, plain), []
     eye.open(true[:1])
     for k in range(len(turns)):
         seen.append(eye.ahead(turns[k : k + 1], actions[k : k + 1])[0])
