@@ -68,7 +68,7 @@ def open_world(request: Load) -> WorldLike:
     """Open the World; runs in the generator process only. UserError when the weights cannot be read."""
     from generator.world import World
 
-    world: WorldLike = World(request.weights, backend=request.backend, threads=request.threads)
+    world: WorldLike = World(request.weights, request.backend, request.threads, request.nfe)
     return world
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 MEMORY_EVERY = 30.0  # seconds of video between two samples of the memory
+LONGEST_FRAME = 1.0  # seconds; more is a pause
 MEMORY_FIT = 3  # samples that a slope needs
 _IMPORTED = time.perf_counter()
 
@@ -80,6 +81,10 @@ class Series:
     def __len__(self) -> int:
         return len(self._values)
 
+    def newest(self, count: int) -> list[float]:
+        """The last `count` numbers, oldest first."""
+        return [self._values[i] for i in range(max(0, len(self._values) - count), len(self._values))]
+
     def all(self) -> dict[str, float]:
         """{p50, p99, max} of everything kept."""
         return percentiles(self._values)
@@ -97,6 +102,8 @@ class Figures:
         self.step_ms = Series()
         self.decode_ms = Series()
         self.input_to_submit_ms = Series()
+        self.look_to_submit_ms = Series()  # with the picture shifted ahead (see `app.reproject`)
+        self.frame_ms = Series(240)  # between frames, pauses left out
         self.frames = 0
         self.late_frames = 0
         self._timed = 0
@@ -110,6 +117,8 @@ class Figures:
         self.late_frames += late
         if not generated:
             return
+        if 0 < now - self._last < LONGEST_FRAME and self._timed:
+            self.frame_ms.add(1000 * (now - self._last))
         self._timed += 1
         self._first = now if self._first is None else self._first
         self._last = now

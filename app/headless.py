@@ -16,12 +16,14 @@ from typing import Any
 
 from app.door import DEFAULT_SIZE, Door
 from app.figures import MemoryTrend, own_peak_rss_mb, process_age, rss_mb
+from app.film import Film
 from app.pacing import PacingConfig, WallClock, rest
-from app.player import PlaySession, Row
+from app.player import PlaySession
 from app.protocol import Load, Ready
 from app.recording import FrameWriter, open_writer
 from app.session import GeneratorProcess
 from app.settings import log_path
+from app.ticks import Row
 from controls.action import Action
 from controls.errors import UserError
 from controls.files import write_atomic
@@ -85,13 +87,14 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     door.check_weights(args.weights)
     scene = door.find_scene(args.scene) if args.scene else _first_scene(door)
     door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
-    generator = GeneratorProcess(Load(args.weights, args.backend, args.threads, log_path()), door.open_world)
+    load = Load(args.weights, args.backend, args.threads, log_path(), args.nfe, history_mb=0)  # nobody will go back
+    generator = GeneratorProcess(load, door.open_world)
     try:
         ready = wait_until_ready(generator)
         picture = door.load_picture(scene.picture, ready.size)
         script = open_actions(args.actions or "stroll", ready.spec, args.seed)
         config = PacingConfig(ready.fps, ready.spec.ticks, paced=not args.no_pacing)
-        session = PlaySession(generator, ScriptTicks(script), WallClock(), config)
+        session = PlaySession(generator, ScriptTicks(script), WallClock(), config, Film(1))
         session.begin(picture, args.seed)
         memory = MemoryTrend(lambda: rss_mb() + rss_mb(generator.pid), ready.fps)
         with open_writer(args.out, ready.fps) as writer:
@@ -160,6 +163,8 @@ def _report(session: PlaySession, ready: Ready, digest: str) -> dict[str, Any]:
         "late_frames": figures.late_frames,
         "lead_ms": round(1000 * session.lead.seconds, 2),
         "backend": str(ready.info.get("backend", "unknown")),
+        "nfe": int(ready.info.get("nfe", 1)),
+        "sampler": str(ready.info.get("sampler", "")),
         "weights_hash": str(ready.info.get("weights_hash", "")),
         "size": list(ready.size),
         "paced": session.config.paced,

@@ -18,6 +18,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--scene", metavar="NAME", help="a scene's name or a picture file; the window asks without it")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: the fastest that works)")
+    parser.add_argument(
+        "--nfe", type=int, default=1, help="network calls per latent frame: 1, or 2 to 10 of the slower teacher"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the generator (default 2)")
     parser.add_argument("--scale", choices=("smooth", "integer"), help="how the window enlarges a frame")
     parser.add_argument("--fullscreen", action="store_true", help="start with the whole screen")
@@ -38,9 +41,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def play(args: Namespace, door: Door | None = None) -> int:
     """Run the play command; returns the exit code (130 after Ctrl-C). UserError on bad input."""
+    from generator.world import MOST_CALLS
+
     for name, least in (("frames", 1), ("threads", 1), ("seed", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}; give {least} or more.")
+    if not 1 <= args.nfe <= MOST_CALLS:
+        raise UserError(f"--nfe is {args.nfe}; give 1, or 2 to {MOST_CALLS} network calls per latent frame.")
     door = door or default_door()
     try:
         return _headless(args, door) if args.headless else _window(args, door)

@@ -7,48 +7,60 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pygame
 
+from app.choices import Choices
+from app.cues import cue
 from app.door import DEFAULT_SIZE, Door, Pixels
+from app.hotkeys import HOTKEYS
+from app.keeping import Keeper
 from app.pacing import PacingConfig, WallClock, rest
+from app.places import Place, keep_picture, open_place, walk_of
 from app.player import PlaySession
 from app.protocol import Load
 from app.screens import commands
 from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
-from app.screens.pause import PauseScreen
+from app.screens.navigation import PadKeys
+from app.screens.pause import STRIP, PauseScreen
 from app.screens.play import PlayScreen
+from app.screens.settings import SettingsScreen
 from app.session import GeneratorProcess
-from app.settings import Settings, load_settings, log_path, save_settings, state_folder
+from app.settings import Settings, data_folder, log_path
+from app.slots import Slots
+from app.sound.scape import Soundscape
 from app.window import Window
-from controls.bindings import Bindings, load_bindings
+from controls.action import ActionSpec
+from controls.bindings import Bindings
 from controls.devices import gamepad
 from controls.errors import UserError
 from controls.sampler import InputSampler
 
 IDLE_REST = 1 / 60  # seconds; menus look for events this often
-WINDOW_KEYS = ("escape", "h", "p", "f3", "f11")
-Screen = MenuScreen | LoadingScreen | PlayScreen | PauseScreen
+WINDOW_KEYS = tuple(HOTKEYS)
+Screen = MenuScreen | LoadingScreen | PlayScreen | PauseScreen | SettingsScreen
 
 
 def run(args: Namespace, door: Door) -> int:
     """Open the window and play until it is closed; returns the exit code. UserError when it cannot start."""
     door.check_weights(args.weights)
-    settings = load_settings(state_folder() / "settings.yaml")
-    settings = replace(settings, scaling=args.scale or settings.scaling, fullscreen=args.fullscreen)
-    bindings = load_bindings(reserved=WINDOW_KEYS)
+    keeper = Keeper(reserved=WINDOW_KEYS)
+    settings = replace(keeper.settings, scaling=args.scale or keeper.settings.scaling, fullscreen=args.fullscreen)
     first = door.find_scene(args.scene) if args.scene else None
     scenes = door.list_scenes()
     window = Window("Farstep", settings.fullscreen)
     try:
-        program = Program(args, door, window, settings, bindings, scenes)
+        sound = Soundscape(settings.volume, settings.muted)
+        program = Program(args, door, window, settings, keeper.bindings, scenes, keeper, sound)
         try:
             if first is not None:
                 program.carry_out(commands.Pick(first))
             program.loop()
         finally:
+            sound.close()
             program.generator.close(patience=0.3)
     finally:
         window.close()
@@ -66,24 +78,42 @@ class Program:
         settings: Settings,
         bindings: Bindings,
         scenes: list[Any],
+        keeper: Keeper | None = None,
+        sound: Soundscape | None = None,
     ) -> None:
         self.args = args
         self.door = door
         self.window = window
-        self.settings = settings
         self.bindings = bindings
+        self.sound = sound or Soundscape.silent()
         self.clock = WallClock()
-        load = Load(args.weights, args.backend, args.threads, log_path())
+        load = Load(args.weights, args.backend, args.threads, log_path(), args.nfe)
         self.menu = MenuScreen(scenes, lambda s: door.load_picture(s.picture, DEFAULT_SIZE), self._status)
         self.generator = GeneratorProcess(load, door.open_world)  # loads while the player chooses
         self.pads = _pads()
+        keeper = keeper or Keeper(reserved=WINDOW_KEYS)
+        self.choices = Choices(keeper, settings, window, self.sound, self.pads)
+        self.slots = Slots(data_folder() / "places")
         self.screen: Screen = self.menu
         self.session: PlaySession | None = None
         self.play: PlayScreen | None = None
         self.running = True
         self._scene: Any = None
-        self._picture: Pixels | None = None
+        self._seed: int = args.seed
+        self._hint = ""  # what is wrong with the scene that was picked, though it can be walked
+        self._place: Place | None = None  # to begin from, instead of the scene
+        self._places: dict[Path, Place] = {}  # those that were gone to
+        self._picture: Pixels | None = None  # the scene's
+        self._pad_keys = PadKeys()
+        self._resting = InputSampler(ActionSpec(), bindings)  # hears pads come and go while nothing is played
+        self._under: Screen = self.menu  # the settings
         self._menu_keys(True)
+        self.menu.notice = " ".join(keeper.notices)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self.choices.settings
 
     def loop(self) -> None:
         """Events, update, draw, rest: until the player leaves."""
@@ -97,6 +127,8 @@ class Program:
         if not isinstance(self.screen, PlayScreen):
             self._feed_generator()
         self.carry_out(self.screen.update())
+        if words := self.sound.news():
+            self._say(f"{self.menu.notice} {words}".strip() if self.screen is self.menu else words)
         if self.screen.dirty:
             screen = self.screen
             screen.draw(self.window.surface)
@@ -120,8 +152,17 @@ class Program:
             self.screen.dirty = True
         elif event.type == pygame.KEYDOWN and self._is_fullscreen_key(event):
             self.carry_out(commands.Change("fullscreen", not self.settings.fullscreen))
-        else:
+        elif event.type in (pygame.CONTROLLERDEVICEADDED, pygame.CONTROLLERDEVICEREMOVED):
+            if self.pads is not None:
+                self.pads.handle(event, self.play.sampler if self.play is not None else self._resting)
+        elif isinstance(self.screen, PlayScreen):
             self.carry_out(self.screen.handle(event))
+        else:
+            raw = isinstance(self.screen, SettingsScreen) and self.screen.listening
+            event = event if raw else self._pad_keys.key_event(event) or event
+            command = self.screen.handle(event)
+            self.sound.interface(cue(event, command))
+            self.carry_out(command)
 
     @staticmethod
     def _is_fullscreen_key(event: pygame.event.Event) -> bool:
@@ -132,14 +173,22 @@ class Program:
         replies = self.generator.poll()
         if self.session is not None:
             self.session.feed(replies)
-        if isinstance(self.screen, MenuScreen):
+            while self.session.notices and isinstance(self.screen, PauseScreen):
+                self._say(self.session.notices.popleft())
+        screen = self._under if isinstance(self.screen, SettingsScreen) else self.screen
+        if isinstance(screen, MenuScreen):
             return
         if self.generator.failure is not None:
             self.carry_out(commands.ToMenu(self.generator.failure))
-        elif isinstance(self.screen, PauseScreen):
+        elif self.session is not None and self.session.failure is not None:
+            self.carry_out(commands.ToMenu(self.session.failure))
+        elif isinstance(screen, PauseScreen):
             return
         elif self.session is None and self.generator.ready is not None:
-            self._begin()
+            try:
+                self._begin()
+            except UserError as error:
+                self._to_menu(str(error))
         elif self.session is not None and self.session.has_frame:
             self.carry_out(commands.Play())
 
@@ -169,11 +218,35 @@ class Program:
                 self.play.capture(True)
             case commands.Pause() if self.play is not None:
                 self.play.capture(False)
-                self._show(PauseScreen(self.settings, self.play.draw_frame))
+                marks = walk_of(self.play.session, STRIP)
+                self._show(PauseScreen(self.play.draw_frame, self.slots.look, marks))
             case commands.Restart():
                 self._restart()
+            case commands.SaveSlot():
+                self._save()
+            case commands.LoadSlot():
+                self._load()
+            case commands.MoveSlot(step):
+                slot = self.slots.move(step)
+                self._say(slot.words().capitalize(), slot.picture)
+            case commands.BackTo(index) if self.session is not None and self.play is not None:
+                self.session.go_back(index)
+                self.carry_out(commands.Resume())
+            case commands.SingleStep() if self.play is not None:
+                self.carry_out(commands.Resume())
+                self.play.step()
+            case commands.Screenshot():
+                self._keep_picture()
             case commands.Change(name, value):
                 self._change(name, value)
+            case commands.Rebind(bindings):
+                self.bindings = bindings
+                if unsaved := self.choices.rebind(bindings, self.play):
+                    self._say(unsaved)
+            case commands.OpenSettings():
+                self._open_settings()
+            case commands.CloseSettings():
+                self._show(self._under)
             case commands.ToMenu(notice):
                 self._to_menu(notice)
             case commands.Quit():
@@ -183,18 +256,22 @@ class Program:
         self.screen = screen
         screen.dirty = True
         self._menu_keys(not isinstance(screen, PlayScreen | PauseScreen))
+        self.sound.paused(not isinstance(screen, PlayScreen))
 
     @staticmethod
     def _menu_keys(repeat: bool) -> None:
         pygame.key.set_repeat(*((350, 60) if repeat else ()))
 
-    def _pick(self, scene: Any) -> None:
-        picture = self.door.load_picture(scene.picture, DEFAULT_SIZE)
+    def _pick(self, scene: Any, place: Place | None = None) -> None:
+        picture = place.picture if place else self.door.load_picture(scene.picture, DEFAULT_SIZE)
         if not self.generator.alive:
             self.generator.restart()
         self.menu.notice = ""
-        self._scene, self.session, self.play = scene, None, None
-        self._show(LoadingScreen(scene.title, picture, self._progress, self.clock))
+        self._scene, self._seed, self._place = scene, self.args.seed, place
+        self.session, self.play = None, None
+        known = next((one for one in self.menu.scenes if one.name == scene.name), scene)
+        self._hint = self.sound.scene(known, picture)
+        self._show(LoadingScreen(scene.title, picture, self._progress, self.clock, self.settings.reduced_motion))
 
     def _progress(self) -> tuple[float, str]:
         if self.session is not None:
@@ -205,34 +282,104 @@ class Program:
     def _begin(self) -> None:
         ready = self.generator.ready
         assert ready is not None
-        self._picture = self.door.load_picture(self._scene.picture, ready.size)
-        s = self.settings
+        place, s = self._place, self.settings
+        if place is None:
+            self._picture = self.door.load_picture(self._scene.picture, ready.size)
+        else:
+            place.check(ready)
+            self._picture = None
         sampler = InputSampler(ready.spec, self.bindings, s.sensitivity, s.invert)
         config = PacingConfig(ready.fps, ready.spec.ticks)
         self.session = PlaySession(self.generator, sampler, self.clock, config)
-        backend = str(ready.info.get("backend", "unknown"))
-        self.play = PlayScreen(self.window, self.session, sampler, self.pads, backend, s.scaling)
-        self.session.begin(self._picture, self.args.seed)
+        self.session.notices.extend([self._hint] if self._hint else [])
+        self.play = PlayScreen(self.window, self.session, sampler, self.pads, ready.info, s, self.sound)
+        self.choices.tell(self.play)
+        if place is not None:
+            self.session.load(place.path, place.picture)
+        elif self._picture is not None:
+            self.session.begin(self._picture, self.args.seed)
 
     def _restart(self) -> None:
-        if self.session is None or self.play is None or self._picture is None:
+        origin, seed = self._origin()
+        picture = origin.first if isinstance(origin, Place) else self._picture
+        if self.session is None or self.play is None or picture is None:
             return
-        self.session.begin(self._picture, self.args.seed)
+        if isinstance(origin, Place):
+            self._scene, self._picture, self._seed = origin, picture, seed
+        self.session.begin(picture, seed)
         self._show(self.play)
         self.play.capture(True)
 
+    def _origin(self) -> tuple[Any, int]:
+        """What this walk began from, a scene or a saved place, and its random seed."""
+        path = self.session.place if self.session is not None else None
+        place = self._places.get(path) if path is not None else None
+        return (place, place.seed) if place is not None else (self._scene, self._seed)
+
+    def _say(self, words: str, picture: Pixels | None = None) -> None:
+        """Tell the player something, wherever they are."""
+        if isinstance(self.screen, PauseScreen | SettingsScreen):
+            self.screen.said = words
+        elif isinstance(self.screen, PlayScreen):
+            self.screen.tell(words, picture)
+        else:
+            self.menu.notice = words
+        self.screen.dirty = True
+
+    def _save(self) -> None:
+        if self.session is None or not self.session.started:
+            return
+        self.session.end_rewind()
+        origin, seed = self._origin()
+        self.generator.save_state(self.slots.path(), origin.name, origin.title, seed)
+        self._say(f"Saving in slot {self.slots.current} ...")
+
+    def _load(self) -> None:
+        """To the place in the current slot; when it is refused nothing changes."""
+        try:
+            place = open_place(self.slots)
+            if self.generator.ready is not None:
+                place.check(self.generator.ready)
+        except UserError as error:
+            self._say(str(error))
+            return
+        self._places[place.path] = place
+        if self.session is None or self.play is None:
+            self._pick(place, place)
+        else:
+            self.session.load(place.path, place.picture)
+            self.carry_out(commands.Resume())
+            self._say(self.slots.look().words().capitalize())
+
+    def _keep_picture(self) -> None:
+        if self.play is None or self.play.last is None or self.generator.ready is None:
+            return
+        info, (origin, seed) = self.generator.ready.info, self._origin()
+        folder, ticks = data_folder() / "pictures", self.play.session.config.ticks
+        try:
+            path = keep_picture(folder, self.play.last, ticks, (origin.name, seed), info)
+        except UserError as error:
+            self._say(str(error))
+        else:
+            self._say(f"Kept as {path}")
+
     def _change(self, name: str, value: Any) -> None:
-        self.settings = replace(self.settings, **{name: value})
-        if name == "fullscreen" and value != self.window.fullscreen:
-            self.window.toggle_fullscreen()
-        if self.play is not None:
-            self.play.scaling = self.settings.scaling
-            self.play.sampler.sensitivity = self.settings.sensitivity
-            self.play.sampler.invert = self.settings.invert
-        if isinstance(self.screen, PauseScreen):
+        size = self.generator.ready.size if self.generator.ready is not None else DEFAULT_SIZE
+        unsaved = self.choices.change(name, value, size, self.play)
+        if isinstance(self.screen, SettingsScreen):
             self.screen.settings = self.settings
         self.screen.dirty = True
-        save_settings(replace(self.settings, fullscreen=False), state_folder() / "settings.yaml")
+        if unsaved or (name == "muted" and isinstance(self.screen, PlayScreen)):
+            self._say(unsaved or ("Muted" if value else "Sound on"))
+
+    def _open_settings(self) -> None:
+        """Over the menu, the pause menu, or, pausing it, the play screen."""
+        if isinstance(self.screen, PlayScreen):
+            self.carry_out(commands.Pause())
+        self._under = self.screen
+        behind = self.play.draw_frame if self.play is not None and isinstance(self._under, PauseScreen) else None
+        defaults = self.choices.keeper.default_bindings
+        self._show(SettingsScreen(self.settings, self.bindings, WINDOW_KEYS, defaults, behind))
 
     def _to_menu(self, notice: str) -> None:
         if self.play is not None:
@@ -240,6 +387,7 @@ class Program:
             if self.play.stalled and self.generator.alive:
                 self.generator.restart()
         self.session, self.play = None, None
+        self.sound.scene(None)
         self.menu.notice = notice
         self._show(self.menu)
 

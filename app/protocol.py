@@ -1,9 +1,9 @@
 """The messages between the window process and the generator process, with a version number.
 
-The window sends requests (Load, Reset, Step, SaveState, LoadState, Stop) and never waits for an answer; the generator
+The window sends requests (Load, Reset, Step, SaveState, LoadState, Rewind, Stop) and never waits; the generator
 sends replies (Progress, Ready, Frames, Saved, Loaded, Failed, Stopped). Every message is small, so that sending one
-cannot block on a full pipe: pictures and frames cross in the ring, states cross in files. `epoch` counts resets;
-replies of an older epoch are stale and are dropped.
+cannot block on a full pipe: pictures and frames cross in the ring, states cross in files. `epoch` counts resets
+and jumps (LoadState, Rewind); replies of an older epoch are stale and are dropped.
 
 Does not know how messages travel, what a frame shows or who reads a reply.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from controls.action import Action, ActionSpec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,16 @@ class RingPlan:
 
 @dataclass(frozen=True)
 class Load:
-    """Open a World: `weights` is a folder, `log` the file that gets tracebacks (None: nowhere)."""
+    """Open a World: `weights` is a folder, `log` the file that gets tracebacks (None: nowhere), `nfe` network calls
+    make a latent frame, `history_mb` may be kept for going back (see `app.history`).
+    """
 
     weights: Path
     backend: str = "auto"
     threads: int = 2
     log: Path | None = None
+    nfe: int = 1
+    history_mb: float = 192.0
     version: int = PROTOCOL_VERSION
 
 
@@ -68,17 +72,29 @@ class Step:
 
 @dataclass(frozen=True)
 class SaveState:
-    """Write the World's state to the file `path`."""
+    """Write the World's state to the file `path`, with the names of what is being played."""
 
     path: Path
+    scene: str = ""
+    title: str = ""
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class LoadState:
-    """Read the World's state from the file `path`; replies to it carry the new `epoch`."""
+    """Read the World's state from the file `path`; replies to it carry the new `epoch` and lie in `ring`."""
 
     epoch: int
     path: Path
+    ring: RingPlan
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Stand again where latent frame `index` had just been generated; replies carry the new `epoch`."""
+
+    epoch: int
+    index: int
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Frames:
-    """`count` video frames of latent frame `index` lie in ring slot `slot`; times in ms, memory in MB."""
+    """`count` video frames of latent frame `index` lie in ring slot `slot`; times in ms, memory in MB.
+
+    `Rewind` reaches back to latent frame `oldest`, for which `history_mb` are kept.
+    """
 
     epoch: int
     index: int
@@ -116,6 +135,8 @@ class Frames:
     step_ms: float
     decode_ms: float
     peak_rss_mb: float
+    oldest: int = 0
+    history_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,18 +148,23 @@ class Saved:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The state of latent frame `index` is in place."""
+    """The state of latent frame `index` is in place: after a refused jump (`Failed` came first) the old one."""
 
     epoch: int
     index: int
+    oldest: int = 0
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A sentence for the player. `fatal`: the generator process is gone or must be started again."""
+    """A sentence for the player. `fatal`: the generator process is gone or must be started again.
+
+    `path` is the file that could not be saved, if that is what failed.
+    """
 
     message: str
     fatal: bool = True
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -148,5 +174,5 @@ class Stopped:
     peak_rss_mb: float
 
 
-Request = Reset | Step | SaveState | LoadState | Stop
+Request = Reset | Step | SaveState | LoadState | Rewind | Stop
 Reply = Progress | Ready | Frames | Saved | Loaded | Failed | Stopped

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from controls.errors import UserError
 from controls.files import write_atomic
@@ -35,11 +37,27 @@ def _refused(path: Path, error: OSError) -> UserError:
     return UserError(f"Cannot write {path} ({error.strerror or error}); free some space or choose another --out.")
 
 
-def write_png(frame: Pixels, path: Path) -> None:
-    """One frame uint8 (Y, X, 3) as a PNG, whole or not at all; UserError when it cannot be written."""
-    blob = io.BytesIO()
-    Image.fromarray(frame).save(blob, format="PNG", compress_level=1)
+def write_png(frame: Pixels, path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """One frame uint8 (Y, X, 3) as a PNG, whole or not at all; `notes` become text chunks. UserError when it fails."""
+    blob, info = io.BytesIO(), PngInfo()
+    for name, words in (notes or {}).items():
+        info.add_text(name, words)
+    Image.fromarray(frame).save(blob, format="PNG", compress_level=1, pnginfo=info)
     write_atomic(path, blob.getvalue())
+
+
+def write_screenshot(frame: Pixels, folder: Path, name: str, notes: Mapping[str, str]) -> Path:
+    """A picture uint8 (Y, X, 3) under the first free name of `name.png`, `name-2.png` and so on; returns its path.
+
+    UserError when it cannot be written; a picture that is there is never replaced.
+    """
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:80] or "picture"
+    number, path = 1, folder / f"{safe}.png"
+    while path.exists():
+        number += 1
+        path = folder / f"{safe}-{number}.png"
+    write_png(frame, path, notes)
+    return path
 
 
 class NoWriter:

@@ -1,190 +1,45 @@
 """The generator as a child process: started, fed and watched without ever waiting for it.
 
-`GeneratorProcess` lives in the window process; `serve` runs in the child, which alone imports the generator. A child
-that dies shows up as `Failed` in `poll`; `restart` starts a fresh one with the same request. The child leaves when
-its parent is gone, and the parent removes the shared memory.
+`GeneratorProcess` lives in the window process; `server.serve` runs in the child. A child that dies shows up as `Failed`
+in `poll`; `restart` starts a fresh one with the same request. The parent removes the shared memory.
 
 Does not know about windows, pacing or what the player sees.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import multiprocessing
-import os
-import signal
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from app.door import Pixels, WorldLike
-from app.figures import own_peak_rss_mb
+from app.door import Pixels
 from app.protocol import (
-    PROTOCOL_VERSION,
     Failed,
     Frames,
     Load,
-    Loaded,
     LoadState,
     Progress,
     Ready,
     Reply,
     Request,
     Reset,
-    RingPlan,
+    Rewind,
     Saved,
     SaveState,
     Step,
     Stop,
     Stopped,
 )
-from app.ring import FrameRing, RingWriter
+from app.ring import FrameRing
+from app.server import OpenWorld, serve
 from controls.action import Action
-from controls.errors import UserError
-from controls.files import write_atomic
 
-OpenWorld = Callable[[Load], WorldLike]
+SAVE_PATIENCE = 15.0  # seconds
 SLOTS = 4  # one being written, one being shown, two of slack
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(3)
-
-
-def _write_state(path: Path, state: dict[str, npt.NDArray[Any]]) -> None:
-    blob = io.BytesIO()
-    np.savez(blob, **state)  # type: ignore[arg-type]
-    write_atomic(path, blob.getvalue())
-
-
-def _read_state(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"The saved world {path} cannot be read ({error}); choose another.") from error
-
-
-class _Server:
-    """The child's side of the conversation: one World, one ring, requests in order."""
-
-    def __init__(self, conn: Connection, world: WorldLike) -> None:
-        self.conn = conn
-        self.world = world
-        self.writer: RingWriter | None = None
-        self.epoch = 0
-
-    def _frames(self, epoch: int, index: int, slot: int, frames: Pixels) -> None:
-        assert self.writer is not None, "a step before the first reset"
-        count = self.writer.write(slot, frames)
-        times = self.world.timings
-        step_ms, decode_ms = (
-            float(times.get("step_ms", 0.0)),
-            float(times.get("decode_ms", 0.0)),
-        )
-        self.conn.send(Frames(epoch, index, slot, count, step_ms, decode_ms, own_peak_rss_mb()))
-
-    def _attach(self, plan: RingPlan) -> bool:
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
-        with suppress(FileNotFoundError):  # a newer reset is waiting behind this one: its ring has replaced this one's
-            self.writer = RingWriter(plan)
-        return self.writer is not None
-
-    def _reset(self, request: Reset) -> None:
-        self.epoch = request.epoch
-        if self._attach(request.ring):
-            assert self.writer is not None
-            picture = self.writer.read_picture(request.slot)
-            self._frames(request.epoch, 0, request.slot, self.world.reset(picture, request.seed))
-
-    def answer(self, request: Request) -> bool:
-        """Do what one request asks; False when it was Stop."""
-        match request:
-            case Step(epoch, index, slot, action) if epoch == self.epoch:
-                self._frames(epoch, index, slot, self.world.step(action))
-            case Reset():
-                self._reset(request)
-            case SaveState(path):
-                _write_state(path, self.world.save_state())
-                self.conn.send(Saved(path))
-            case LoadState(epoch, path):
-                self.epoch = epoch
-                self.world.load_state(_read_state(path))
-                self.conn.send(Loaded(epoch, self.world.frame_index))
-            case Stop():
-                self.conn.send(Stopped(own_peak_rss_mb()))
-                return False
-        return True
-
-
-def _open(conn: Connection, request: Load, open_world: OpenWorld) -> _Server:
-    if request.version != PROTOCOL_VERSION:
-        raise UserError(f"Protocol {request.version} is not {PROTOCOL_VERSION}; install one version of Farstep.")
-    conn.send(Progress(0.1, "Opening the world"))
-    world = open_world(request)
-    conn.send(Progress(0.9, "Almost there"))
-    conn.send(Ready(world.spec, world.size, float(world.fps), dict(world.info)))
-    return _Server(conn, world)
-
-
-def serve(conn: Connection, request: Load, open_world: OpenWorld) -> None:
-    """The child's whole life: open the World, answer requests, leave on Stop or when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    if request.log is not None:
-        logging.basicConfig(
-            filename=request.log,
-            level=logging.INFO,
-            format="%(asctime)s generator %(message)s",
-        )
-    else:
-        logging.disable(logging.CRITICAL)
-    server: _Server | None = None
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            conn.send(Progress(0.02, "Starting the generator"))
-            server = _open(conn, request, open_world)
-            while _answer_next(server):
-                pass
-        except UserError as error:
-            conn.send(Failed(str(error)))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except MemoryError:
-            logging.exception("out of memory")
-            conn.send(Failed("The generator ran out of memory; close other programs or choose smaller weights."))
-        except Exception as error:  # any fault of a driver or library ends the child, never the window
-            logging.exception("the generator stopped")
-            place = f"; details are in {request.log}" if request.log else ""
-            first = (str(error).splitlines() or ["no reason given"])[0]
-            text = f"The generator stopped with {type(error).__name__}: {first}{place}."
-            conn.send(Failed(text))
-    if server is not None and server.writer is not None:
-        server.writer.close()
-
-
-def _answer_next(server: _Server) -> bool:
-    request: Request = server.conn.recv()
-    try:
-        return server.answer(request)
-    except UserError as error:
-        if not isinstance(request, SaveState | LoadState):
-            raise
-        server.conn.send(Failed(str(error), fatal=False))
-        return True
 
 
 class GeneratorProcess:
@@ -215,6 +70,7 @@ class GeneratorProcess:
         self.failure: str | None = None
         self.child_peak_rss_mb = 0.0
         self.epoch = 0
+        self._unsaved: set[Path] = set()  # asked for and not yet reported
         self._ring_epoch = 0  # replies from this epoch on point into the present ring
 
     @property
@@ -229,7 +85,7 @@ class GeneratorProcess:
 
     def restart(self, backend: str | None = None) -> None:
         """Drop the child and its frames and start a fresh one, optionally on another backend."""
-        self.close(patience=0.1)
+        self.close(patience=0.1, finish_saving=False)
         if backend is not None:
             self._request = replace(self._request, backend=backend)
         self._begin()
@@ -270,6 +126,8 @@ class GeneratorProcess:
                 self._ring = self._ring or FrameRing(SLOTS, reply.spec.ticks, height, width)
             case Frames(peak_rss_mb=peak) | Stopped(peak_rss_mb=peak):
                 self.child_peak_rss_mb = max(self.child_peak_rss_mb, peak)
+            case Saved(path) | Failed(fatal=False, path=Path() as path):
+                self._unsaved.discard(path)
             case Failed(message, fatal) if fatal:
                 self.failure = message
 
@@ -313,18 +171,30 @@ class GeneratorProcess:
         self._ring.release(reply.slot)
         return frames if reply.epoch == self.epoch else None
 
-    def save_state(self, path: Path) -> None:
+    def save_state(self, path: Path, scene: str = "", title: str = "", seed: int = 0) -> None:
         """Ask for the World's state in a file; `Saved` or a not fatal `Failed` follows."""
-        self._send(SaveState(path))
+        self._unsaved.add(path)
+        self._send(SaveState(path, scene, title, seed))
 
     def load_state(self, path: Path) -> None:
-        """Ask to go back to a saved state; `Loaded` or a not fatal `Failed` follows."""
+        """Ask to go to a saved state; `Loaded` follows, after a not fatal `Failed` when it was refused."""
+        assert self._ring is not None, "load_state before Ready"
         self.epoch += 1
-        self._send(LoadState(self.epoch, path))
+        self._send(LoadState(self.epoch, path, self._ring.plan))
 
-    def close(self, patience: float = 1.0) -> None:
-        """Ask the child to leave, end it after `patience` seconds, remove the shared memory; harmless when repeated."""
+    def rewind(self, index: int) -> None:
+        """Ask to stand again after latent frame `index`; `Loaded` follows as for `load_state`."""
+        self.epoch += 1
+        self._send(Rewind(self.epoch, index))
+
+    def close(self, patience: float = 1.0, finish_saving: bool = True) -> None:
+        """Ask the child to leave, end it after `patience` seconds, remove the shared memory; harmless when repeated.
+
+        A place that is being saved is waited for up to SAVE_PATIENCE seconds, unless `finish_saving` is False.
+        """
         self._send(Stop())
+        if self.alive and self._unsaved and finish_saving:
+            patience = max(patience, SAVE_PATIENCE)
         self._process.join(patience if self.alive else 0.1)
         if self._process.is_alive():
             self._process.kill()

@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import platformdirs
 import yaml
 
 from controls.errors import UserError
@@ -17,24 +18,50 @@ from controls.files import write_atomic
 from controls.strict_yaml import did_you_mean, load_file
 
 SCALINGS = ("smooth", "integer")
+HUDS = ("off", "fps", "full")
+CHOICES = {"scaling": SCALINGS, "hud": HUDS}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`sensitivity` in degrees per pixel of mouse motion; `scaling` one of SCALINGS; `volume` 0 to 1."""
+    """`sensitivity` in degrees per pixel of mouse motion; `scaling` one of SCALINGS, `hud` of HUDS; `volume` 0 to 1.
+
+    `ahead`, 0 to 1: how much of the look that no generated frame shows yet the window shows by shifting the last one.
+    `dead_zone` is a share of a stick's way; `window_scale` a whole factor of the world's picture, 0: as the window is.
+    """
 
     sensitivity: float = 0.12
     invert: bool = False
     scaling: str = "smooth"
     volume: float = 0.8
     fullscreen: bool = False
+    hud: str = "off"
+    ahead: float = 0.5
+    dead_zone: float = 0.18
+    muted: bool = False
+    window_scale: int = 0
+    reduced_motion: bool = False
+    flash_guard: bool = True
 
 
-LIMITS = {"sensitivity": (0.005, 2.0), "volume": (0.0, 1.0)}
+LIMITS = {
+    "sensitivity": (0.005, 2.0),
+    "volume": (0.0, 1.0),
+    "ahead": (0.0, 1.0),
+    "dead_zone": (0.0, 0.9),
+    "window_scale": (0, 12),
+}
+
+
+def config_folder() -> Path:
+    """The folder for what a player has chosen, settings and bindings: FARSTEP_HOME, or the system's usual place."""
+    if home := os.environ.get("FARSTEP_HOME"):
+        return Path(home)
+    return platformdirs.user_config_path("farstep", appauthor=False)
 
 
 def state_folder() -> Path:
-    """The folder for settings and the log: FARSTEP_HOME, or the system's usual place."""
+    """The folder for the log, and for settings of older versions: FARSTEP_HOME, or the system's usual place."""
     if home := os.environ.get("FARSTEP_HOME"):
         return Path(home)
     if sys.platform == "win32":
@@ -42,6 +69,13 @@ def state_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "Farstep"
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "farstep"
+
+
+def data_folder() -> Path:
+    """The folder for what a player makes, saved places and pictures: FARSTEP_HOME, or the system's usual place."""
+    if home := os.environ.get("FARSTEP_HOME"):
+        return Path(home)
+    return platformdirs.user_data_path("farstep", appauthor=False)
 
 
 def log_path() -> Path | None:
@@ -56,17 +90,14 @@ def log_path() -> Path | None:
 
 def load_settings(path: Path) -> Settings:
     """Read settings, the defaults when there is no file; UserError with the line on a wrong name or value."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return Settings()
     document = load_file(path)
     data = document.mapping((), document.data or {}, [field.name for field in fields(Settings)])
-    kinds = {field.name: type(field.default) for field in fields(Settings)}
+    kinds: dict[str, type] = {field.name: type(field.default) for field in fields(Settings)}
     for name, value in data.items():
         kind = kinds[name]
-        good = (
-            isinstance(value, int | float) and not isinstance(value, bool) if kind is float else isinstance(value, kind)
-        )
-        if not good:
+        if type(value) not in ((float, int) if kind is float else (kind,)):
             raise document.error(
                 (name,),
                 f"{name} is {value!r}; give a value such as {getattr(Settings(), name)!r}.",
@@ -74,9 +105,10 @@ def load_settings(path: Path) -> Settings:
         low, high = LIMITS.get(name, (value, value))
         if not low <= value <= high:
             raise document.error((name,), f"{name} is {value!r}; give a value from {low} to {high}.")
-    if data.get("scaling", SCALINGS[0]) not in SCALINGS:
-        problem = f"unknown scaling {data['scaling']!r}{did_you_mean(data['scaling'], SCALINGS)}."
-        raise document.error(("scaling",), problem)
+    for name, known in CHOICES.items():
+        if data.get(name, known[0]) not in known:
+            problem = f"unknown {name} {data[name]!r}{did_you_mean(data[name], known)}."
+            raise document.error((name,), problem)
     return Settings(**data)
 
 

@@ -55,6 +55,7 @@ class Window:
             pygame.font.init()
             self.fullscreen = fullscreen
             self.surface = self._open()
+            self._kept: tuple[Pixels, str, tuple[int, int], pygame.Surface] | None = None
         except pygame.error as error:
             raise UserError(f"Could not open a window ({error}); use --headless to play without one.") from error
         pygame.display.set_caption(title)
@@ -69,9 +70,48 @@ class Window:
         self.fullscreen = not self.fullscreen
         self.surface = self._open()
 
+    def resize(self, size: tuple[int, int]) -> None:
+        """Make the window (X, Y) pixels, from MIN_SIZE to the size of the screen; nothing in full screen."""
+        if self.fullscreen:
+            return
+        most = pygame.display.get_desktop_sizes()[0]
+        wide, high = (min(max(s, low), top) for s, low, top in zip(size, MIN_SIZE, most, strict=True))
+        self.surface = pygame.display.set_mode((wide, high), pygame.RESIZABLE)
+
     def refresh(self) -> None:
         """The window's size has changed."""
         self.surface = pygame.display.get_surface() or self.surface
+
+    def draw_ahead(self, frame: Pixels, scaling: str, shift: tuple[float, float], margin: float) -> pygame.Rect:
+        """As `draw_frame`, `margin` of the frame hidden on every side, its content moved by `shift`; both are shares.
+
+        A frame that is drawn again, with another shift, is not scaled again. Whole factors keep their pixels: the view
+        becomes smaller instead of the picture larger.
+        """
+        view = letterbox((frame.shape[1], frame.shape[0]), self.surface.get_size(), scaling)
+        size, share = view.size, 1 - 2 * margin
+        if scaling == "integer":
+            view.size = (round(view.width * share), round(view.height * share))
+            view.center = self.surface.get_rect().center
+        else:
+            size = (round(view.width / share), round(view.height / share))
+        if view.size != self.surface.get_size():
+            self.surface.fill((0, 0, 0))
+        place = pygame.Rect((0, 0), size)
+        place.center = (view.centerx + round(shift[0] * size[0]), view.centery + round(shift[1] * size[1]))
+        place.left = max(view.right - size[0], min(view.left, place.left))
+        place.top = max(view.bottom - size[1], min(view.top, place.top))
+        self.surface.set_clip(view)
+        self.surface.blit(self._scaled(frame, scaling, size), place)
+        self.surface.set_clip(None)
+        return view
+
+    def _scaled(self, frame: Pixels, scaling: str, size: tuple[int, int]) -> pygame.Surface:
+        kept = self._kept
+        if kept is None or kept[0] is not frame or kept[1:3] != (scaling, size):
+            scale = pygame.transform.scale if scaling == "integer" else pygame.transform.smoothscale
+            kept = self._kept = (frame, scaling, size, scale(to_surface(frame).convert(self.surface), size))
+        return kept[3]
 
     def draw_frame(self, frame: Pixels, scaling: str) -> pygame.Rect:
         """Put the frame uint8 (Y, X, 3) into the window with black bars; returns where it is."""

@@ -86,6 +86,39 @@ class Bindings:
                 raise UserError(problem[0].upper() + problem[1:])
         return replace(self, inputs={**self.inputs, name: tuple(dict.fromkeys(sources))})
 
+    def problem_with(self, name: str, source: str, reserved: Collection[str] = ()) -> str | None:
+        """A sentence about why `source` cannot drive `name` as things are, None when it can."""
+        owner = self.input_of(source)
+        problem = _source_problem(source, name, owner if owner != name else None, reserved)
+        return problem and problem[0].upper() + problem[1:]
+
+    def assign(self, name: str, source: str, reserved: Collection[str] = ()) -> Bindings:
+        """The same with `name` driven by `source`, taken from any other input, in place of its sources of that family.
+
+        A family is keyboard and mouse, or the pad. UserError when the source is unknown or reserved.
+        """
+        free = {key: tuple(s for s in sources if s != source) for key, sources in self.inputs.items()}
+        kept = tuple(s for s in free.get(name, ()) if is_pad(s) != is_pad(source))
+        return replace(self, inputs=free).rebind(name, *_in_order(kept, source), reserved=reserved)
+
+    def without(self, name: str) -> Bindings:
+        """The same with no source for `name`; UserError when there is no such input."""
+        return self.rebind(name)
+
+    def toggled(self, name: str) -> Bindings:
+        """The same with `name` flipping with each press where it was held, and the other way round."""
+        others = tuple(key for key in self.toggle if key != name)
+        return replace(self, toggle=others if name in self.toggle else (*others, name))
+
+
+def is_pad(source: str) -> bool:
+    """Whether a source belongs to a gamepad."""
+    return source.startswith("pad ")
+
+
+def _in_order(kept: tuple[str, ...], source: str) -> tuple[str, ...]:
+    return (*kept, source) if is_pad(source) else (source, *kept)
+
 
 def load_bindings(
     path: Path = DEFAULT_BINDINGS,

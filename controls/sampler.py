@@ -85,6 +85,7 @@ class InputSampler:
     """Turns device-neutral events into ticks.
 
     `sensitivity` is in degrees per pixel of mouse motion; `invert` turns the vertical look of mouse, stick.
+    `turning` is the share of their usual rate at which keys and sticks turn the view.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class InputSampler:
         self.spec = spec
         self.sensitivity = sensitivity
         self.invert = invert
+        self.turning = 1.0
         self.rebind(bindings)
 
     def rebind(self, bindings: Bindings) -> None:
@@ -157,6 +159,16 @@ class InputSampler:
         self._analog.clear()
 
     @property
+    def waiting(self) -> tuple[float, float]:
+        """Yaw and pitch in degrees that no tick has carried yet."""
+        return float(self._motion[0]), float(self._motion[1])
+
+    def still(self) -> None:
+        """Throw away taps and motion that no tick has carried; what is held stays held."""
+        self._tapped.clear()
+        self._motion[:] = 0.0
+
+    @property
     def held(self) -> frozenset[str]:
         """Named inputs that are on now, for an overlay."""
         sticks = {self._input_of[s] for s, amount in self._analog.items() if amount and s in self._input_of}
@@ -205,4 +217,4 @@ class InputSampler:
         total = np.zeros(2)
         for name, amount in amounts.items():
             total += np.array(LOOK_UNITS[name]) * amount
-        return total
+        return total * self.turning

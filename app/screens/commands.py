@@ -53,6 +53,57 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Rebind:
+    """Use these bindings (`controls.bindings.Bindings`) from now on."""
+
+    bindings: Any
+
+
+@dataclass(frozen=True)
+class OpenSettings:
+    """Show the settings."""
+
+
+@dataclass(frozen=True)
+class CloseSettings:
+    """Back to where the settings were opened."""
+
+
+@dataclass(frozen=True)
+class SaveSlot:
+    """Save this place in the current slot."""
+
+
+@dataclass(frozen=True)
+class LoadSlot:
+    """Go to the place in the current slot."""
+
+
+@dataclass(frozen=True)
+class MoveSlot:
+    """Make the slot `step` further on the current one."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class BackTo:
+    """Go on from an earlier latent frame of this walk."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class SingleStep:
+    """Show one latent frame more and hold."""
+
+
+@dataclass(frozen=True)
+class Screenshot:
+    """Keep the picture."""
+
+
+@dataclass(frozen=True)
 class ToMenu:
     """Back to the scenes, with a sentence when something went wrong."""
 
@@ -64,4 +115,23 @@ class Quit:
     """Leave the program."""
 
 
-Command = Pick | PickPicture | Play | Pause | Resume | Restart | Change | ToMenu | Quit
+Command = (
+    Pick
+    | PickPicture
+    | Play
+    | Pause
+    | Resume
+    | Restart
+    | Change
+    | Rebind
+    | OpenSettings
+    | CloseSettings
+    | SaveSlot
+    | LoadSlot
+    | MoveSlot
+    | BackTo
+    | SingleStep
+    | Screenshot
+    | ToMenu
+    | Quit
+)

@@ -20,12 +20,16 @@ CREEP = 25.0  # seconds in which the bar goes most of the way to the next stage
 
 
 class LoadingScreen:
-    """`progress` tells (fraction, stage); the bar never goes back and creeps on while a stage takes its time."""
+    """`progress` tells (fraction, stage); the bar never goes back and creeps on while a stage takes its time.
 
-    def __init__(self, title: str, picture: Pixels, progress: Progress, clock: Clock) -> None:
+    `plain`: it shows the fraction as it is, without moving by itself.
+    """
+
+    def __init__(self, title: str, picture: Pixels, progress: Progress, clock: Clock, plain: bool = False) -> None:
         self.title = title
         self.progress = progress
         self.clock = clock
+        self.plain = plain
         self.dirty = True
         self._picture = to_surface(picture)
         self._shown = 0.0
@@ -43,8 +47,8 @@ class LoadingScreen:
         passed, self._then = now - self._then, now
         fraction, _ = self.progress()
         goal = min(1.0, max(fraction, self._shown))
-        self._shown += (goal - self._shown) * min(1.0, passed * 6)
-        if fraction < 1:
+        self._shown += (goal - self._shown) * (1.0 if self.plain else min(1.0, passed * 6))
+        if fraction < 1 and not self.plain:
             self._shown += (0.97 - self._shown) * min(1.0, passed / CREEP)
         self.dirty = True
         return None

@@ -11,14 +11,14 @@ from pathlib import Path
 import pygame
 
 from app.door import Pixels, SceneLike
-from app.screens.commands import Command, Pick, PickPicture, Quit
+from app.screens.commands import Command, LoadSlot, MoveSlot, OpenSettings, Pick, PickPicture, Quit
 from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, text, unit, wrap
 from app.window import to_surface
 
 Thumbnail = Callable[[SceneLike], Pixels]
 ASPECT = 0.625
 HINTS = (
-    "Arrows or mouse: choose     Enter: walk     F11: full screen     Esc: quit",
+    "Arrows or mouse: choose     Enter: walk     F1: settings     F4: saved place     F6, F7: its slot     Esc: quit",
     "Drop a picture on the window to walk from it",
 )
 
@@ -44,6 +44,7 @@ class MenuScreen:
         """Keys move the focus and pick, the mouse points and picks, a dropped file is walked from."""
         self.dirty = True
         if event.type == pygame.KEYDOWN:
+            self.notice = ""  # it was read, and hides the hints
             return self._key(event.key)
         if event.type == pygame.MOUSEMOTION:
             self.focus = next((i for i, r in enumerate(self._rects) if r.collidepoint(event.pos)), self.focus)
@@ -67,6 +68,14 @@ class MenuScreen:
         }
         if key == pygame.K_ESCAPE:
             return Quit()
+        places: dict[int, Command] = {
+            pygame.K_F1: OpenSettings(),
+            pygame.K_F4: LoadSlot(),
+            pygame.K_F6: MoveSlot(-1),
+            pygame.K_F7: MoveSlot(1),
+        }
+        if key in places:
+            return places[key]
         if key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE) and self.scenes:
             return Pick(self.scenes[self.focus])
         if key == pygame.K_HOME:

@@ -1,93 +1,138 @@
-"""The pause menu over the standing picture: go on, start again, and the few settings that matter while playing.
+"""The pause menu over the standing picture: go on, saved places, the way so far as a strip of pictures.
 
-Does not know how settings are kept.
+The strip shows the last half minute; left and right choose a picture of it, Enter walks on from there. Everything works
+with arrows, Enter and Esc, which a gamepad's cross, stick, A and B stand for.
+
+Does not know how settings and places are kept, or how going back is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pygame
 
-from app.screens.commands import Change, Command, Quit, Restart, Resume, ToMenu
-from app.settings import LIMITS, SCALINGS, Settings
-from app.widgets import QUIET, Row, draw_rows, shade, text, unit
+from app.screens.commands import (
+    BackTo,
+    Command,
+    LoadSlot,
+    MoveSlot,
+    OpenSettings,
+    Quit,
+    Restart,
+    Resume,
+    SaveSlot,
+    Screenshot,
+    SingleStep,
+    ToMenu,
+)
+from app.slots import Slot
+from app.widgets import ACCENT, LINE, QUIET, TEXT, Row, draw_rows, ring, shade, text, unit
+from app.window import Pixels, to_surface
 
 Draw = Callable[[pygame.Surface], None]
-STEP = 1.15  # one press changes the mouse sensitivity by this factor
+Mark = tuple[int, float, Pixels]  # latent frame, seconds back, picture uint8 (Y, X, 3)
+STRIP = 9  # pictures in the strip
+ASPECT = 0.625
 
 
 class PauseScreen:
-    """A list of choices; `behind` draws the standing picture."""
+    """A list of choices; `behind` draws the standing picture, `marks` are the pictures of the way, oldest first.
 
-    def __init__(self, settings: Settings, behind: Draw) -> None:
-        self.settings = settings
+    `slot` tells what the current slot holds; `said` is a sentence about what was done last.
+    """
+
+    def __init__(self, behind: Draw, slot: Callable[[], Slot], marks: Sequence[Mark] = ()) -> None:
         self.behind = behind
+        self.slot = slot
+        self.marks = list(marks)
+        self.said = ""
         self.focus = 0
+        self.chosen = max(0, len(self.marks) - 1)  # the mark that the strip stands on
         self.dirty = True
         self._rects: list[pygame.Rect] = []
+        self._strip: list[pygame.Rect] = []
+        self._small: list[pygame.Surface] = [to_surface(picture) for _, _, picture in self.marks]
+        self._thumb: tuple[Pixels, pygame.Surface] | None = None
 
     def rows(self) -> list[Row]:
         """The choices with their present values."""
-        s = self.settings
+        slot = self.slot()
+        back = f"{self.marks[self.chosen][1]:.1f} s back" if len(self.marks) > 1 else "nothing yet"
         return [
             Row("resume", "Go on"),
+            Row("save", "Save this place", slot.words()),
+            Row("load", "Go to a saved place", slot.words()),
+            Row("timeline", "Go back along the way", back),
             Row("restart", "Start this scene again"),
-            Row("sensitivity", "Mouse sensitivity", f"{s.sensitivity:.3f} degrees / pixel"),
-            Row("invert", "Invert look", "on" if s.invert else "off"),
-            Row("scaling", "Scaling", s.scaling),
-            Row("fullscreen", "Full screen", "on" if s.fullscreen else "off"),
+            Row("picture", "Keep this picture"),
+            Row("settings", "Settings ..."),
             Row("menu", "Choose another scene"),
             Row("quit", "Quit"),
         ]
 
     def handle(self, event: pygame.event.Event) -> Command | None:
-        """Up and down choose, Enter does, left and right change a value; Esc goes on."""
+        """Up and down choose, Enter does, left and right change a value; Esc goes back, or on."""
         self.dirty = True
-        rows = self.rows()
         if event.type == pygame.KEYDOWN:
-            if event.key in (pygame.K_ESCAPE, pygame.K_p):
-                return Resume()
-            if event.key == pygame.K_h:
-                return Restart()
-            if event.key in (pygame.K_UP, pygame.K_DOWN, pygame.K_TAB):
-                back = event.key == pygame.K_UP or bool(pygame.key.get_mods() & pygame.KMOD_SHIFT)
-                self.focus = (self.focus + (-1 if back else 1)) % len(rows)
-            elif event.key in (pygame.K_LEFT, pygame.K_RIGHT):
-                return self._change(rows[self.focus].name, 1 if event.key == pygame.K_RIGHT else -1)
-            elif event.key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE):
-                return self._do(rows[self.focus].name)
-        elif event.type == pygame.MOUSEMOTION:
+            return self._key(event.key)
+        if event.type == pygame.MOUSEMOTION:
             self.focus = next((i for i, r in enumerate(self._rects) if r.collidepoint(event.pos)), self.focus)
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
-            for row, rect in zip(rows, self._rects, strict=False):
+            for row, rect in zip(self.rows(), self._rects, strict=False):
                 if rect.collidepoint(event.pos):
                     return self._do(row.name)
+            for number, rect in enumerate(self._strip):
+                if rect.collidepoint(event.pos):
+                    self.chosen = number
+                    return self._do("timeline")
         return None
 
+    def _key(self, key: int) -> Command | None:
+        rows = self.rows()
+        keys: dict[int, Command] = {
+            pygame.K_F1: OpenSettings(),
+            pygame.K_p: Resume(),
+            pygame.K_h: Restart(),
+            pygame.K_k: SingleStep(),
+            pygame.K_F2: SaveSlot(),
+            pygame.K_F4: LoadSlot(),
+            pygame.K_F6: MoveSlot(-1),
+            pygame.K_F7: MoveSlot(1),
+            pygame.K_F8: Screenshot(),
+        }
+        if key == pygame.K_ESCAPE:
+            return Resume()
+        if key in (pygame.K_UP, pygame.K_DOWN, pygame.K_TAB):
+            back = key == pygame.K_UP or bool(pygame.key.get_mods() & pygame.KMOD_SHIFT)
+            self.focus = (self.focus + (-1 if back else 1)) % len(rows)
+        elif key in (pygame.K_LEFT, pygame.K_RIGHT):
+            return self._change(rows[self.focus].name, 1 if key == pygame.K_RIGHT else -1)
+        elif key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE):
+            return self._do(rows[self.focus].name)
+        return keys.get(key)
+
     def _do(self, name: str) -> Command | None:
+        if name == "timeline":
+            return BackTo(self.marks[self.chosen][0]) if len(self.marks) > 1 else None
         commands: dict[str, Command] = {
             "resume": Resume(),
+            "save": SaveSlot(),
+            "load": LoadSlot(),
             "restart": Restart(),
+            "picture": Screenshot(),
+            "settings": OpenSettings(),
             "menu": ToMenu(),
             "quit": Quit(),
         }
         return commands.get(name) or self._change(name, 1)
 
     def _change(self, name: str, step: int) -> Command | None:
-        s = self.settings
-        values: dict[str, Any] = {
-            "sensitivity": round(min(max(s.sensitivity * STEP**step, LIMITS["sensitivity"][0]), 2.0), 4),
-            "invert": not s.invert,
-            "scaling": SCALINGS[1 - SCALINGS.index(s.scaling)],
-            "fullscreen": not s.fullscreen,
-        }
-        if name not in values:
-            return None
-        self.settings = replace(s, **{name: values[name]})
-        return Change(name, values[name])
+        if name in ("save", "load"):
+            return MoveSlot(step)
+        if name == "timeline":
+            self.chosen = min(max(self.chosen + step, 0), max(0, len(self.marks) - 1))
+        return None
 
     def update(self) -> Command | None:
         """Nothing moves here."""
@@ -96,15 +141,59 @@ class PauseScreen:
     def draw(self, surface: pygame.Surface) -> None:
         """The picture, darkened, and the choices over it."""
         self.behind(surface)
+        width, height = surface.get_size()
         scale = unit(surface.get_size())
-        shade(surface, surface.get_rect(), 190)
+        shade(surface, surface.get_rect(), 200)
         rows = self.rows()
-        width = round(520 * scale)
-        box = pygame.Rect(0, 0, width, round(len(rows) * 58 * scale))
-        box.center = (surface.get_width() // 2, surface.get_height() // 2 + round(34 * scale))
-        text(surface, "Paused", (box.x, box.y - 78 * scale), 56 * scale)
-        self._rects = draw_rows(surface, rows, self.focus, box, scale)
-        hint = "Arrows: choose and change     Enter: do     H: start again     Esc: go on"
-        middle = (surface.get_width() / 2, surface.get_height() - 44 * scale)
-        text(surface, hint, middle, 21 * scale, QUIET, "centre")
+        low = (180 if len(self.marks) > 1 else 60) * scale
+        step = 58 * scale
+        box = pygame.Rect(0, 0, round(560 * scale), round(len(rows) * step))
+        squeeze = min(1.0, (height - low - 100 * scale) / box.height)
+        box.midtop = (width // 2, round(92 * scale))
+        text(surface, "Paused", (box.x, 34 * scale), 52 * scale)
+        if self.said:
+            text(surface, self.said, (box.right, 50 * scale), 22 * scale, ACCENT, "right", box.width * 0.62)
+        self._rects = draw_rows(surface, rows, self.focus, box, scale * squeeze)
+        self._strip = []
+        self._draw_slot(surface, rows, scale)
+        self._draw_strip(surface, rows[self.focus].name == "timeline", scale)
+        hint = "Arrows: choose and change     Enter: do     F1: settings     K: one step     Esc: go on"
+        text(surface, hint, (width / 2, height - 36 * scale), 21 * scale, QUIET, "centre")
         self.dirty = False
+
+    def _draw_slot(self, surface: pygame.Surface, rows: list[Row], scale: float) -> None:
+        """The picture of the current slot beside its rows."""
+        picture = self.slot().picture
+        where = self._rects[[row.name for row in rows].index("save")]
+        room = surface.get_width() - where.right - 56 * scale
+        if picture is None or room < 90 * scale:
+            return
+        if self._thumb is None or self._thumb[0] is not picture:
+            self._thumb = (picture, to_surface(picture))
+        wide = round(min(220 * scale, room))
+        rect = pygame.Rect(where.right + round(28 * scale), where.y, wide, round(wide * ASPECT))
+        surface.blit(pygame.transform.smoothscale(self._thumb[1], rect.size), rect)
+        pygame.draw.rect(surface, LINE, rect, max(1, round(2 * scale)))
+
+    def _draw_strip(self, surface: pygame.Surface, focused: bool, scale: float) -> None:
+        """The way so far, oldest picture at the left, seconds back below each."""
+        if len(self.marks) < 2:
+            return
+        width, height = surface.get_size()
+        gap = round(12 * scale)
+        wide = min(round(124 * scale), round((width - 40 * scale) / len(self.marks)) - gap)
+        high = round(wide * ASPECT)
+        left = (width - len(self.marks) * (wide + gap) + gap) // 2
+        top = height - round(82 * scale) - high
+        for number, ((_, seconds, _), picture) in enumerate(zip(self.marks, self._small, strict=True)):
+            rect = pygame.Rect(left + number * (wide + gap), top, wide, high)
+            surface.blit(pygame.transform.smoothscale(picture, rect.size), rect)
+            here = number == self.chosen
+            words = "now" if seconds == 0 else f"-{seconds:.1f} s"
+            colour = TEXT if here else QUIET
+            text(surface, words, (rect.centerx, rect.bottom + 10 * scale), 19 * scale, colour, "centre")
+            if here and focused:
+                ring(surface, rect, scale, 2)
+            elif here:
+                pygame.draw.rect(surface, TEXT, rect.inflate(4, 4), max(1, round(2 * scale)))
+            self._strip.append(rect)

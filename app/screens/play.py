@@ -1,28 +1,55 @@
-"""The play screen: events to the sampler, due frames to the window, figures on F3.
+"""The play screen: events to the sampler, due frames to the window, and what stands over them.
 
-Does not know about pacing, processes or how frames are made.
+Does not know about pacing, processes, files or how frames are made.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pygame
 
 from app import overlay
-from app.player import PlaySession, VideoFrame
-from app.screens.commands import Command, Pause, Restart, ToMenu
-from app.widgets import TEXT, shade, text, unit
-from app.window import Pixels, Window
+from app.figures import rss_mb
+from app.flash import FlashGuard
+from app.hotkeys import HOTKEYS
+from app.player import PlaySession
+from app.reproject import MARGIN, Pair, shift_of
+from app.screens.commands import (
+    Change,
+    Command,
+    LoadSlot,
+    MoveSlot,
+    OpenSettings,
+    Pause,
+    Restart,
+    SaveSlot,
+    Screenshot,
+    ToMenu,
+)
+from app.settings import HUDS, Settings
+from app.sound.scape import Soundscape
+from app.ticks import Pixels, VideoFrame
+from app.widgets import unit
+from app.window import Window, to_surface
 from controls.devices import gamepad, keyboard
 from controls.devices.mouse import Mouse
 from controls.sampler import InputSampler
 
 SLOW_ANSWER = 2.0  # seconds after which the player is told that the generator is not answering
-FIRST_HINT = "WASD: walk     Mouse: look     Shift: run     Space: jump     E: use     Esc: pause"
+FIRST_HINT = "WASD: walk     Mouse: look     Shift: run     Space: jump     E: use     R: back in time     Esc: pause"
+FROZEN_HINT = "Held     K or B: one step     P or Back: go on     Esc or Start: menu"
 HINT_FRAMES = 120
+MESSAGE_TIME = 2.5  # seconds
+BEFORE_DUE = 0.006  # seconds: no shifted picture is drawn this shortly before the next frame
+NO_SHIFT: Pair = (0.0, 0.0)
 
 
 class PlayScreen:
-    """Shows a session in a window; `capture` must be called when it becomes and stops being the present screen."""
+    """Shows a session in a window; `capture` must be called when it becomes and stops being the present screen.
+
+    `hfov` of the pictures in degrees; `info` is what the generator said of itself.
+    """
 
     def __init__(
         self,
@@ -30,21 +57,32 @@ class PlayScreen:
         session: PlaySession,
         sampler: InputSampler,
         pads: gamepad.Gamepads | None,
-        backend: str,
-        scaling: str,
+        info: dict[str, Any],
+        settings: Settings,
+        sound: Soundscape | None = None,
     ) -> None:
         self.window = window
         self.session = session
         self.sampler = sampler
-        self.scaling = scaling
-        self.figures_on = False
+        self.settings = settings
+        self.sound = sound or Soundscape.silent()
+        self.guard = FlashGuard()
+        self.frozen = False
         self.dirty = False
+        self.last: VideoFrame | None = None
         self._pads = pads
         self._mouse = Mouse()
-        self._backend = backend
+        calls = int(info.get("nfe", 1))
+        self._backend = str(info.get("backend", "unknown")) + (f", {calls} calls" if calls > 1 else "")
+        hfov = info.get("hfov", 90.0)
+        self._hfov = hfov if isinstance(hfov, float) else 90.0
         self._due: VideoFrame | None = None
-        self._last: Pixels | None = None
+        self._seen: Pixels | None = None  # what the screen shows of `last`: the flash guard may have softened it
         self._told = False
+        self._shift = NO_SHIFT
+        self._looked_at: float | None = None  # when the oldest look motion came that no drawn picture has yet
+        self._message: tuple[str, pygame.Surface | None, float] | None = None
+        self._memory = (0.0, 0.0)  # when it was read, in MB
 
     @property
     def stalled(self) -> bool:
@@ -55,78 +93,183 @@ class PlayScreen:
         """Take the mouse and go on, or free it and release every key."""
         self._mouse.capture(on)
         self.sampler.reset()
+        self.frozen = False
         if on:
             self.session.resume()
         else:
             self.session.pause()
 
+    def freeze(self, on: bool) -> None:
+        """Hold the picture without a menu, or go on; what was pressed meanwhile counts only while it is held."""
+        self.frozen = on
+        self.dirty = True
+        self.sampler.still()
+        if on:
+            self.session.pause()
+        else:
+            self.session.resume()
+
+    def step(self) -> None:
+        """One latent frame more, with the keys that are held, and hold."""
+        if not self.frozen:
+            self.freeze(True)
+        self.session.step_once()
+
+    def tell(self, words: str, picture: Pixels | None = None) -> None:
+        """Show a sentence for a moment, beside a small picture uint8 (Y, X, 3) if there is one."""
+        small = to_surface(picture) if picture is not None else None
+        self._message = (words, small, self.session.clock.now() + MESSAGE_TIME)
+        self.dirty = True
+
     def handle(self, event: pygame.event.Event) -> Command | None:
         """The window's own keys first, everything else to the sampler."""
-        if event.type == pygame.KEYDOWN:
-            if event.key in (pygame.K_ESCAPE, pygame.K_p):
-                return Pause()
-            if event.key == pygame.K_h:
-                return Restart()
-            if event.key == pygame.K_F3:
-                self.figures_on = not self.figures_on
-                self.dirty = True
-                return None
+        source = keyboard.source_of(event) or gamepad.source_of(event)
+        if source in HOTKEYS:
+            return self._hotkey(HOTKEYS[source], event.type in (pygame.KEYDOWN, pygame.CONTROLLERBUTTONDOWN))
         if event.type == pygame.WINDOWFOCUSLOST:
             self.sampler.focus_lost()
+            self.session.end_rewind()
             return None if pygame.key.get_focused() else Pause()  # changing to full screen loses it for a moment
         used = keyboard.handle(event, self.sampler) or self._mouse.handle(event, self.sampler)
+        if used and event.type == pygame.MOUSEMOTION and self._looked_at is None:
+            self._looked_at = self.session.clock.now()
         if not used and self._pads is not None:
-            if gamepad.source_of(event) == "pad start" and event.type == pygame.CONTROLLERBUTTONDOWN:
-                return Pause()
             self._pads.handle(event, self.sampler)
         return None
 
+    def _hotkey(self, name: str, down: bool) -> Command | None:
+        if name == "rewind":
+            if down:
+                self.session.start_rewind()
+            else:
+                self.session.end_rewind()
+            self.dirty = True
+        elif down and name == "freeze":
+            self.freeze(not self.frozen)
+        elif name == "step":
+            if down and self.frozen:
+                self.step()
+        elif down:
+            following = HUDS[(HUDS.index(self.settings.hud) + 1) % len(HUDS)]
+            commands: dict[str, Command] = {
+                "pause": Pause(),
+                "restart": Restart(),
+                "save": SaveSlot(),
+                "load": LoadSlot(),
+                "slot before": MoveSlot(-1),
+                "slot after": MoveSlot(1),
+                "picture": Screenshot(),
+                "figures": Change("hud", following),
+                "settings": OpenSettings(),
+                "mute": Change("muted", not self.settings.muted),
+            }
+            return commands.get(name)
+        return None
+
     def update(self) -> Command | None:
-        """Sample what is over, find the frame that is due."""
-        self.session.poll()
-        if self.session.failure is not None:
-            return ToMenu(self.session.failure)
-        self.session.sample()
+        """Sample what is over, find the frame that is due, and how far to shift the one that is shown."""
+        session = self.session
+        session.poll()
+        if session.failure is not None:
+            return ToMenu(session.failure)
+        session.sample()
         if self._due is None:
-            self._due = self.session.due()
+            self._due = session.due()
+        while session.notices:
+            self.tell(session.notices.popleft())
+        if self._message is not None and session.clock.now() > self._message[2]:
+            self._message, self.dirty = None, True
         self.dirty = self.dirty or self._due is not None or self.stalled or self._told
         self._told = self.stalled
+        self.dirty = self._moved() or self.dirty
         return None
+
+    def _moved(self) -> bool:
+        """Find the shift; whether it differs visibly from the one drawn last, and there is time to draw it."""
+        before, self._shift = self._shift, self._wanted_shift()
+        differs = any(
+            abs(one - other) * side > 0.5
+            for one, other, side in zip(before, self._shift, self.window.surface.get_size(), strict=True)
+        )
+        if differs and self._due is None and self.session.until_due() < BEFORE_DUE:
+            self._shift = before
+            return False
+        return differs
+
+    def _wanted_shift(self) -> Pair:
+        frame = self._due or self.last
+        session = self.session
+        if frame is None or frame.looked is None or not self.settings.ahead or session.paused or session.rewinding:
+            return NO_SHIFT
+        waiting = self.sampler.waiting
+        turn = (
+            session.looked[0] + waiting[0] - frame.looked[0],
+            session.looked[1] + waiting[1] - frame.looked[1],
+        )
+        return shift_of(turn, self._hfov, frame.pixels.shape[1] / frame.pixels.shape[0], self.settings.ahead)
 
     def draw(self, surface: pygame.Surface) -> None:
         """The frame, and what stands over it."""
         self.draw_frame(surface)
-        size = surface.get_size()
-        scale = unit(size)
-        if self.figures_on:
-            session = self.session
-            rows = overlay.lines(session.figures, session.lead.seconds, session.frame_index, self._backend)
-            overlay.draw(surface, rows, scale)
-        if self._told:
-            waited = f"The generator has not answered for {self.session.waiting():.0f} s.  Esc: menu"
-            self._banner(surface, waited, scale)
-        elif self.session.figures.frames < HINT_FRAMES:
-            self._banner(surface, FIRST_HINT, scale)
+        scale = unit(surface.get_size())
+        session = self.session
+        if self.settings.hud == "full":
+            period = 1000 * session.config.period
+            overlay.draw(surface, self._lines(), scale, session.figures.frame_ms.newest(overlay.BARS), period)
+        elif self.settings.hud == "fps":
+            overlay.frame_rate(surface, session.figures.recent_fps, scale)
+        if self._message is not None:
+            overlay.message(surface, self._message[0], self._message[1], scale)
+        if session.rewinding:
+            seconds = session.config.latent_period
+            back = (session.film.newest - session.rewind_index()) * seconds
+            overlay.rewind_bar(surface, back, self._reach(), session.memory_mb, scale)
+        elif self._told:
+            overlay.banner(surface, f"The generator has not answered for {session.waiting():.0f} s.  Esc: menu", scale)
+        elif self.frozen:
+            overlay.banner(surface, FROZEN_HINT, scale)
+        elif session.figures.frames < HINT_FRAMES:
+            overlay.banner(surface, FIRST_HINT, scale)
+
+    def _reach(self) -> float:
+        """How far back a rewind reaches, in seconds."""
+        film = self.session.film
+        return (film.newest - self.session.reach) * self.session.config.latent_period if len(film) else 0.0
+
+    def _lines(self) -> list[tuple[str, str]]:
+        session, now = self.session, self.session.clock.now()
+        rows = overlay.lines(session.figures, session.lead.seconds, session.frame_index, self._backend)
+        if now - self._memory[0] > 1:
+            self._memory = (now, rss_mb() + rss_mb(session.generator.pid))
+        if self._memory[1]:
+            rows.append(("memory, both processes", f"{self._memory[1]:.0f} MB"))
+        rows.append(("sound", self.sound.figures()))
+        rows.append(("softened by the flash guard", f"{self.guard.softened} pictures"))
+        rows.append(("rewind reaches", f"{self._reach():.0f} s, {session.memory_mb:.0f} MB"))
+        return rows
 
     def draw_frame(self, surface: pygame.Surface) -> None:
         """The frame alone: the one that is due, or the one before."""
-        if self._due is not None:
-            self._last = self._due.pixels
+        if self._due is not None and self._due is not self.last:
+            self.last = self._due
+            self.guard.on = self.settings.flash_guard
+            self._seen = self.guard.show(self.last.pixels, self.session.clock.now())
+            if self.last.tick_began is not None:
+                self.sound.frame(self.last.pixels)
         self.dirty = False
-        if self._last is None:
+        if self._seen is None:
             surface.fill((0, 0, 0))
+        elif self.settings.ahead:
+            self.window.draw_ahead(self._seen, self.settings.scaling, self._shift, MARGIN)
         else:
-            self.window.draw_frame(self._last, self.scaling)
-
-    def _banner(self, surface: pygame.Surface, words: str, scale: float) -> None:
-        width, height = surface.get_size()
-        bar = pygame.Rect(0, 0, min(width, round(820 * scale)), round(44 * scale))
-        bar.midbottom = (width // 2, height - round(24 * scale))
-        shade(surface, bar, 205, round(10 * scale))
-        text(surface, words, (width / 2, bar.y + 14 * scale), 22 * scale, TEXT, "centre", bar.width)
+            self.window.draw_frame(self._seen, self.settings.scaling)
 
     def drawn(self) -> None:
         """What `draw` put into the window was submitted to the display."""
+        if self._looked_at is not None:
+            if self.settings.ahead and self.last is not None and self.last.looked is not None:
+                self.session.figures.look_to_submit_ms.add(1000 * (self.session.clock.now() - self._looked_at))
+            self._looked_at = None
         if self._due is not None:
             self.session.shown(self._due)
             self._due = None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from app.pacing import DisplayGrid, Lead, PacingConfig, rest
-from app.player import PlaySession, VideoFrame
+from app.player import PlaySession
 from app.protocol import Failed, Frames, Reply
+from app.ticks import VideoFrame
 from controls.action import Action, ActionSpec
 
 SPEC = ActionSpec()

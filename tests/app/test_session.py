@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from app import protocol
 from app.protocol import Failed, Frames, Load, Loaded, Ready, Reply, RingPlan, Saved, Step
 from app.ring import FrameRing, RingWriter
 from app.session import GeneratorProcess
+from app.statefile import About, StateFile, write_state
 from controls.action import Action, ActionSpec
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -36,10 +37,13 @@ def generator() -> Iterator[GeneratorProcess]:
 
 
 def until(process: GeneratorProcess, found: Callable[[Reply], bool], seconds: float = 15) -> Reply:
+    """The first reply that is `found`; those before it are dropped, those that came with it wait for the next call."""
+    waiting: list[Reply] = process.__dict__.setdefault("waiting", [])
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for reply in process.poll():
-            if found(reply):
+        waiting += process.poll()
+        while waiting:
+            if found(reply := waiting.pop(0)):
                 return reply
         process.wait(0.05)
     raise AssertionError("nothing came")
@@ -125,23 +129,71 @@ def test_states_go_through_a_file(generator: GeneratorProcess, tmp_path: Path) -
     until(generator, of(Ready))
     generator.reset(PICTURE, 1)
     generator.take(until(generator, of(Frames)))  # type: ignore[arg-type]
-    path = tmp_path / "state.npz"
-    generator.save_state(path)
-    assert isinstance(until(generator, of(Saved, Failed)), Saved)
-    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
-    action = Action.hold(SPEC, "forward")
-    runs = []
-    for _ in range(2):
-        generator.load_state(path)
-        assert isinstance(until(generator, of(Loaded, Failed)), Loaded)
-        generator.step(1, action)
-        runs.append(generator.take(until(generator, of(Frames))))  # type: ignore[arg-type]
-    assert np.array_equal(runs[0], runs[1])
-    generator.load_state(tmp_path / "missing.npz")
+    path = tmp_path / "state.farstep"
+    action = Action.hold(SPEC, "forward", yaw=3.0)
+    made, kinds = {}, set()
+    for index in range(1, 4):
+        generator.step(index, action)
+        if index == 2:
+            generator.save_state(path, "hall", "Long Hall", 7)  # written beside the next step
+    while kinds != {Frames, Saved} or len(made) < 3:
+        reply = until(generator, of(Frames, Saved, Failed))
+        kinds.add(type(reply))
+        if isinstance(reply, Frames):
+            made[reply.index] = generator.take(reply)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.farstep"]
+    with StateFile(path) as file:
+        assert (file.about.scene, file.about.title, file.about.seed) == ("hall", "Long Hall", 7)
+        assert (file.about.frame_index, file.about.weights_hash, file.about.backend) == (2, "fake", "fake")
+        assert made[2] is not None and np.array_equal(file.picture(), made[2][-1])
+        assert np.array_equal(file.picture(first=True), PICTURE)
+    for go in (lambda: generator.load_state(path), lambda: generator.rewind(2)):
+        go()
+        loaded = until(generator, of(Loaded, Failed))
+        assert isinstance(loaded, Loaded)
+        assert (loaded.epoch, loaded.index) == (generator.epoch, 2)
+        generator.step(3, action)
+        reply = until(generator, of(Frames))
+        assert isinstance(reply, Frames)
+        assert np.array_equal(generator.take(reply), made[3])
+        assert reply.oldest == 2 and reply.history_mb > 0.1
+    for refused in (lambda: generator.load_state(tmp_path / "missing"), lambda: generator.rewind(99)):
+        refused()
+        failed = until(generator, of(Failed, Loaded))
+        assert isinstance(failed, Failed) and not failed.fatal
+        loaded = until(generator, of(Loaded))
+        assert isinstance(loaded, Loaded) and loaded.index == 3, "it stands where it stood"
+    generator.save_state(tmp_path / "state.farstep" / "below")
     failed = until(generator, of(Failed))
-    assert isinstance(failed, Failed)
-    assert not failed.fatal
+    assert isinstance(failed, Failed) and failed.path is not None and "Cannot write" in failed.message
     assert generator.alive
+
+
+def test_a_place_can_be_the_beginning_and_leaving_waits_for_what_is_being_saved(
+    generator: GeneratorProcess, tmp_path: Path
+) -> None:
+    until(generator, of(Ready))
+    generator.load_state(tmp_path / "missing")
+    assert isinstance(until(generator, of(Failed, Loaded)), Failed)
+    here = FakeWorld(Path("x"))
+    here.reset(PICTURE, 0)
+    here.step(Action.hold(SPEC, "forward"))
+    about = About("fake", "fake", 1)
+    write_state(tmp_path / "a", about, here.save_state(), PICTURE, PICTURE)
+    write_state(tmp_path / "b", replace(about, weights_hash="other"), here.save_state(), PICTURE, PICTURE)
+    generator.load_state(tmp_path / "b")
+    failed = until(generator, of(Failed, Loaded))
+    assert isinstance(failed, Failed) and "--weights" in failed.message
+    generator.load_state(tmp_path / "a")
+    assert isinstance(until(generator, of(Failed, Loaded)), Loaded)
+    action = Action.hold(SPEC, "run", yaw=1.0)
+    generator.step(2, action)
+    reply = until(generator, of(Frames))
+    assert isinstance(reply, Frames) and np.array_equal(generator.take(reply), here.step(action))
+    generator.save_state(tmp_path / "c")
+    generator.close(patience=0.0)
+    with StateFile(tmp_path / "c") as file:
+        assert file.about.frame_index == 2
 
 
 def test_kill_is_noticed_and_a_restart_works(generator: GeneratorProcess) -> None:

@@ -14,11 +14,26 @@ import pytest
 from fake_world import make_door
 
 from app import main, program, widgets, window
-from app.screens.commands import Change, Pick, PickPicture, Quit, Restart, Resume, ToMenu
+from app.screens.commands import (
+    BackTo,
+    LoadSlot,
+    MoveSlot,
+    OpenSettings,
+    Pick,
+    PickPicture,
+    Quit,
+    Restart,
+    Resume,
+    SaveSlot,
+    Screenshot,
+    ToMenu,
+)
 from app.screens.menu import MenuScreen
+from app.screens.navigation import PadKeys
 from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
 from app.settings import Settings, load_settings, save_settings
+from app.slots import Slot
 from app.window import Window, letterbox
 from controls.bindings import load_bindings
 from controls.errors import UserError
@@ -113,18 +128,75 @@ def test_an_empty_menu_draws(opened: Window, tmp_path: Path) -> None:
 
 
 def test_pause_menu(opened: Window) -> None:
-    pause = PauseScreen(Settings(), lambda surface: None)
+    pause = PauseScreen(lambda surface: None, lambda: Slot(4))
     pause.draw(opened.surface)
+
+    def on(name: str) -> None:
+        pause.focus = [row.name for row in pause.rows()].index(name)
+
     assert pause.handle(key(pygame.K_RETURN)) == Resume()
     assert pause.handle(key(pygame.K_h)) == Restart()
-    pause.focus = 2
-    assert pause.handle(key(pygame.K_LEFT)) == Change("sensitivity", pytest.approx(0.12 / 1.15, abs=1e-3))
-    pause.focus = 4
-    assert pause.handle(key(pygame.K_RIGHT)) == Change("scaling", "integer")
-    pause.focus = 6
-    assert pause.handle(key(pygame.K_RETURN)) == ToMenu()
-    pause.handle(key(pygame.K_DOWN))
+    for name, wanted in (("menu", ToMenu()), ("save", SaveSlot()), ("load", LoadSlot()), ("picture", Screenshot())):
+        on(name)
+        assert pause.handle(key(pygame.K_RETURN)) == wanted
+    assert [pause.handle(key(code)) for code in (pygame.K_LEFT, pygame.K_F7)] == [None, MoveSlot(1)]
+    on("load")
+    assert pause.handle(key(pygame.K_LEFT)) == MoveSlot(-1) and pause.rows()[pause.focus].value == "slot 4: empty"
+    on("timeline")
+    assert pause.handle(key(pygame.K_RETURN)) is None, "there is no way yet"
+    on("settings")
+    assert pause.handle(key(pygame.K_RETURN)) == pause.handle(key(pygame.K_F1)) == OpenSettings()
+    pause.focus = len(pause.rows()) - 1
     assert pause.handle(key(pygame.K_RETURN)) == Quit()
+
+
+@pytest.mark.parametrize("size", [(480, 300), (1280, 800), (1280, 720), (3840, 2160)])
+def test_nothing_of_the_pause_menu_leaves_the_window_or_overlaps(opened: Window, size: tuple[int, int]) -> None:
+    marks = [(20 + i, 3.0 - i, np.full((160, 256, 3), 40 * i, np.uint8)) for i in range(4)]
+    pause = PauseScreen(lambda surface: None, lambda: Slot(4, picture=marks[0][2]), marks)
+    surface = pygame.Surface(size)
+    pause.draw(surface)
+    everything = pause._rects + pause._strip
+    assert len(pause._strip) == 4
+    assert all(surface.get_rect().contains(rect) for rect in everything)
+    assert all(rect.collidelist(everything[:i]) == -1 for i, rect in enumerate(everything))
+
+
+def test_the_timeline_is_chosen_by_keys_by_pad_and_by_mouse(opened: Window) -> None:
+    marks = [(20 + i, 3.0 - i, np.zeros((160, 256, 3), np.uint8)) for i in range(4)]
+    pause = PauseScreen(lambda surface: None, lambda: Slot(1), marks)
+    pads = PadKeys()
+    pause.draw(opened.surface)
+
+    def pad(button: int) -> pygame.event.Event:
+        event = pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=button, instance_id=0)
+        return pads.key_event(event) or event
+
+    down, left, right = (getattr(pygame, f"CONTROLLER_BUTTON_DPAD_{side}") for side in ("DOWN", "LEFT", "RIGHT"))
+    for _ in range(3):
+        assert pause.handle(pad(down)) is None
+    for button, chosen in ((right, 3), (left, 2), (left, 1), (left, 0), (left, 0), (right, 1)):
+        assert pause.handle(pad(button)) is None
+        assert pause.chosen == chosen
+    assert pause.rows()[pause.focus].value == "2.0 s back"
+    assert pause.handle(pad(pygame.CONTROLLER_BUTTON_A)) == BackTo(21)
+    assert pause.handle(pad(pygame.CONTROLLER_BUTTON_B)) == Resume()
+    pause.handle(key(pygame.K_LEFT))
+    assert pause.handle(key(pygame.K_RETURN)) == BackTo(20)
+    click = pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=pause._strip[2].center)
+    assert pause.handle(click) == BackTo(22)
+
+
+def test_a_stick_counts_once_until_it_is_let_go() -> None:
+    pads, axis = PadKeys(), pygame.CONTROLLER_AXIS_LEFTY
+
+    def push(value: float) -> int | None:
+        event = pygame.event.Event(pygame.CONTROLLERAXISMOTION, axis=axis, value=round(value * 32767), instance_id=0)
+        made = pads.key_event(event)
+        return made.key if made is not None else None
+
+    found = [push(value) for value in (0.3, 0.7, 0.9, 0.5, 0.8, 0.1, -0.7, -0.2, 0.7)]
+    assert found == [None, pygame.K_DOWN, None, None, None, None, pygame.K_UP, None, pygame.K_DOWN]
 
 
 class Visit:
@@ -258,6 +330,8 @@ def test_settings_round_trip_and_refuse_nonsense(tmp_path: Path) -> None:
     for words, said in (
         ("scaling: blurry", "blurry"),
         ("volume: 7", "from 0"),
+        ("hud: loud", "'loud'"),
+        ("ahead: 1.5", "from 0"),
         ("invert: 3", "invert"),
         ("a: 1", "'a'"),
     ):

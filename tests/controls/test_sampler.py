@@ -213,3 +213,20 @@ def test_toggle() -> None:
     assert runs == [1, 0, 1]
     sampler.focus_lost()
     assert _key(sampler.tick(), "run") == 0
+
+
+def test_what_waits_can_be_seen_and_thrown_away() -> None:
+    sampler = InputSampler(ActionSpec(), load_bindings(), sensitivity=0.5)
+    sampler.motion(10, -4)
+    sampler.press("w")
+    sampler.press("space")
+    sampler.release("space")
+    assert sampler.waiting == (5.0, 2.0)
+    sampler.still()
+    assert sampler.waiting == (0.0, 0.0)
+    row = sampler.tick()
+    names = [key for key, down in zip(sampler.spec.keys, row.keys, strict=True) if down]
+    assert names == ["forward"] and not row.look.any(), "what is held stays held"
+    sampler.motion(10, 0)
+    sampler.tick()
+    assert sampler.waiting[0] == pytest.approx(0.0, abs=1 / 1024)

@@ -1,0 +1,129 @@
+"""The page of keys and buttons: what drives each input, giving it another key or button, conflicts, reset.
+
+Does not know about devices beyond the names of sources, or how bindings are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import pygame
+
+from app.screens.commands import Command, Rebind
+from app.widgets import Row
+from controls.bindings import LOOK_INPUTS, Bindings
+from controls.devices import gamepad, keyboard, mouse
+from controls.errors import UserError
+
+LABELS = {
+    "forward": "Walk forward", "backward": "Walk back", "left": "Step left", "right": "Step right", "run": "Run",
+    "jump": "Jump", "use": "Use", "attack": "Attack", "turn_left": "Turn left", "turn_right": "Turn right",
+    "look_up": "Look up", "look_down": "Look down",
+}  # fmt: skip
+PUSHED = 0.6
+CANCEL = ("escape", "pad start", "pad b")
+
+
+def source_of(event: pygame.event.Event) -> str | None:
+    """The source that an event would bind: a key, a mouse button or wheel, a pad button, trigger or stick."""
+    if event.type in (pygame.KEYUP, pygame.MOUSEBUTTONUP, pygame.CONTROLLERBUTTONUP):
+        return None
+    if event.type != pygame.CONTROLLERAXISMOTION:
+        return keyboard.source_of(event) or mouse.source_of(event) or gamepad.source_of(event)
+    value = event.value / gamepad.AXIS_RANGE
+    if event.axis in gamepad.TRIGGERS:
+        return gamepad.TRIGGERS[event.axis] if value > PUSHED else None
+    if event.axis in gamepad.STICKS and abs(value) > PUSHED:
+        side, part = gamepad.STICKS[event.axis]
+        return f"pad {side} stick {(('left', 'right'), ('up', 'down'))[part][value > 0]}"
+    return None
+
+
+class RebindPage:
+    """Rows for every input; while `listening` the next key or button is given to that input.
+
+    `reserved` are the window's own keys, `defaults` gives the bindings that the program comes with.
+    """
+
+    def __init__(self, bindings: Bindings, reserved: Collection[str], defaults: Callable[[], Bindings]) -> None:
+        self.bindings = bindings
+        self.reserved = reserved
+        self.defaults = defaults
+        self.listening: str | None = None
+        self.said = ""
+        self._offered: str | None = None  # a source that another input has; pressed again it is taken
+
+    def rows(self) -> list[Row]:
+        """Every input with its sources, then reset and back."""
+        rows = []
+        for name, sources in self.bindings.inputs.items():
+            words = ", ".join(sources) or "nothing: press Enter"
+            if name in self.bindings.toggle:
+                words += "  (each press switches)"
+            if name == self.listening:
+                words = "press a key or button ..."
+            rows.append(Row(f"bind {name}", LABELS.get(name, name.replace("_", " ").capitalize()), words))
+        return [*rows, Row("reset", "As they were in the beginning"), Row("back", "Back")]
+
+    def about(self, row: str) -> str:
+        """A sentence about a row."""
+        if self.listening:
+            return f"{self.said}  Esc, or Start on a pad: leave it as it was.".strip()
+        if row == "reset":
+            return "All keys and buttons as the program comes with them."
+        if row == "back":
+            return "To the other settings."
+        hold = "" if row.removeprefix("bind ") in LOOK_INPUTS else "  Left, right: hold, or switch with each press."
+        return f"{self.said or 'Enter: another key or button.'}{hold}  Delete, X: none.  When you go on playing."
+
+    def listen(self, event: pygame.event.Event) -> Command | None:
+        """While listening: take what was pressed, or say why not."""
+        source = source_of(event)
+        name = self.listening
+        if source is None or name is None:
+            return None
+        if source in CANCEL:
+            self.listening = self._offered = None
+            self.said = ""
+            return None
+        problem = self.bindings.problem_with(name, source, self.reserved)
+        owner = self.bindings.input_of(source)
+        if problem and owner is not None and self._offered != source:
+            self._offered = source
+            label = LABELS.get(owner, owner)
+            self.said = f"{source!r} already does {label!r}. Press it again to take it from there."
+            return None
+        try:
+            changed = self.bindings.assign(name, source, self.reserved)
+        except UserError as error:
+            self.said, self._offered = str(error), None
+            return None
+        self.listening = self._offered = None
+        lost = [LABELS.get(key, key) for key, sources in changed.inputs.items() if not sources]
+        self.said = f"Nothing does {lost[0]!r} now." if lost else ""
+        return self._use(changed)
+
+    def do(self, row: str) -> Command | None:
+        """Enter on a row."""
+        self.said = ""
+        if row == "reset":
+            return self._use(self.defaults())
+        if row.startswith("bind "):
+            self.listening, self._offered = row.removeprefix("bind "), None
+        return None
+
+    def change(self, row: str) -> Command | None:
+        """Left or right on a row: held, or switched with each press."""
+        name = row.removeprefix("bind ")
+        if name in self.bindings.inputs and name not in LOOK_INPUTS:
+            return self._use(self.bindings.toggled(name))
+        return None
+
+    def clear(self, row: str) -> Command | None:
+        """No key or button at all for a row's input."""
+        name = row.removeprefix("bind ")
+        return self._use(self.bindings.without(name)) if name in self.bindings.inputs else None
+
+    def _use(self, bindings: Bindings) -> Command:
+        self.bindings = bindings
+        return Rebind(bindings)
