@@ -249,6 +249,38 @@ def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
     return consistency.ConsistencyTraining, consistency.train
 
 
+# --- learn-times ----------------------------------------------------------------------------------------------------
+def fill_learn_times(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, required=True, help="the many-step teacher: adaptation weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the grid, a YAML file")
+    parser.add_argument("--solver", default="ipndm", help="euler, heun, dpmpp, unipc, unipc-bh1 or ipndm")
+    parser.add_argument("--order", type=int, default=3)
+    parser.add_argument("--nfe", type=int, default=4, help="network calls per latent frame, 2 to 10")
+    parser.add_argument("--distance", default="lpips", help="lpips (decoded pictures), l1 or l2 (latents)")
+    parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="encoded clips")
+    parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after this much work, over all starts")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+
+
+def learn_times(args: argparse.Namespace) -> int:
+    import torch
+
+    from generator.config import override
+    from generator.training.learn_times import TimesTraining, train
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    names = ("weights", "out", "solver", "order", "nfe", "distance", "latents", "minutes")
+    values = {name: getattr(args, name) for name in names}
+    settings = TimesTraining(**{k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+    learned = train(override(settings, args.set, "learn-times"))
+    for name, loss in sorted(learned.losses.items(), key=lambda pair: pair[1]):
+        print(f"{name:10} {loss:.6f}")
+    print(args.out)
+    return 0
+
+
 # --- evaluate, benchmark, doctor ------------------------------------------------------------------------------------
 def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True)
@@ -299,10 +331,19 @@ def fill_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=120, help="latent frames to time")
     parser.add_argument("--far", type=int, default=0, help="also time the steps before this latent frame")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--game", action="store_true", help="time saving, loading and rewinding instead")
     parser.add_argument("--json", type=Path)
 
 
 def benchmark(args: argparse.Namespace) -> int:
+    if args.game:
+        from app.door import DEFAULT_WEIGHTS, open_world
+        from app.measure import measure_game
+        from app.protocol import Load
+
+        request = Load(args.weights or DEFAULT_WEIGHTS, args.backend, args.threads)
+        write_json(args.json, measure_game(open_world(request)))
+        return 0
     from generator.evaluation.latency import benchmark as run
 
     write_json(args.json, run(args.preset, args.weights, args.backend, args.frames, args.far, args.threads))
@@ -327,6 +368,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Comman
     "worlds": ("build the Halls maps, or cut a scene out of recorded clips", fill_worlds, worlds),
     "collect": ("record clips of a world with the explorer", fill_collect, collect),
     "train": ("train a stage, or all of them", fill_train, train),
+    "learn-times": ("learn the teacher's time steps for a number of network calls", fill_learn_times, learn_times),
     "evaluate": ("measure a world on held-out clips", fill_evaluate, evaluate),
     "benchmark": ("time a world on this machine", fill_benchmark, benchmark),
     "doctor": ("say what this machine has and what would run", fill_doctor, doctor),

@@ -16,11 +16,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from generator.model import multistep
 from generator.model.dit import CausalDiT, Prefix
 from generator.model.kv_cache import KVCache
+from generator.samplers.sampler import Sampler
 from generator.tokenizer.blocks import LAST, State
 from generator.tokenizer.parallax import Parallax
-from generator.tokenizer.reproject import Reprojector, to_picture
+from generator.tokenizer.reproject import Reprojector, Views, to_picture
 from generator.tokenizer.vae import VideoVAE
 
 
@@ -32,13 +34,16 @@ def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> Tensor:
 
 class Eye:
     """The pictures of a batch of rollouts as a player sees them: decoded one latent frame at a time, never with a
-    gradient. `ahead` turns and moves the last one by the next action and encodes it.
+    gradient. `ahead` turns and moves the last one by the next action and encodes it. `video` (B, ticks, 3, Y, X) is
+    what the last latent frame shows.
     """
 
     def __init__(self, vae: VideoVAE, hfov: float, parallax: Parallax | None = None) -> None:
         self.vae, self.turn = vae, Reprojector(vae, hfov, parallax)
         self.memory: State = ()
         self.picture, self.pace = torch.empty(0), torch.empty(0)
+        self.views: Views | None = None
+        self.video = torch.empty(0)
 
     @torch.no_grad()
     def open(self, first: Tensor, pace: Tensor | None = None) -> None:
@@ -46,6 +51,7 @@ class Eye:
         self.pace = self.turn.no_pace(len(first)) if pace is None else pace
         like = next(self.vae.decoder.parameters())
         self.memory = self.vae.decoder.init_state(len(first), (first.shape[-2], first.shape[-1]), like)
+        self.views = None
         self._show(first.to(like), True)
 
     @torch.no_grad()
@@ -56,13 +62,15 @@ class Eye:
     def _show(self, latent: Tensor, first: bool) -> None:
         video, memory = self.vae.decoder(self.vae.denormalise(latent)[:, None], self.memory, first)
         self.memory = tuple(m.contiguous(memory_format=LAST) for m in memory)  # as play holds it, to the last bit
-        self.picture = to_picture(video[:, -1])
+        shown = to_picture(video)
+        self.video = shown if self.views is None else self.turn.compose(self.views, shown)
+        self.picture = self.video[:, -1]
 
     @torch.no_grad()
     def ahead(self, look: Tensor, actions: Tensor) -> Tensor:
         """The reprojected latents (B, C, H, W) under look (B, ticks, 2) degrees and encoded actions (B, ticks, P)."""
-        views, self.pace = self.turn.ahead(self.picture, look, actions, self.pace)
-        return self.turn(views).float()
+        self.views, self.pace = self.turn.ahead(self.picture, look, actions, self.pace)
+        return self.turn(self.views.pictures).float()
 
 
 class Conditions(Protocol):
@@ -172,27 +180,21 @@ def continue_rollout(
 
 @torch.no_grad()
 def teacher_rollout(
-    dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, times: Tensor, eye: Eye | None = None
+    dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, sampler: Sampler, eye: Eye | None = None
 ) -> Tensor:
-    """A free rollout with several evaluations per latent frame (Euler), one rolling KV cache per grid point.
+    """A free rollout with several evaluations per latent frame, one rolling KV cache per grid point of the sampler.
 
-    The past's keys at t_i are those computed when it was itself at t_i, as in training. Source: LD3 notes section 6.
-    Shapes as in `rollout`; times (S + 1,) decreasing from 1 to 0.
+    Shapes as in `rollout`. Source: LD3 notes section 6; see `multistep`.
     """
-    grid = times.tolist()
-    caches = [dit.new_cache(first.shape[0]) for _ in grid[:-1]]
-    last, frames = first.to(dit.embed.weight), []
+    state, last, frames = multistep.begin(dit, len(first), sampler), first.to(dit.embed.weight), []
     if eye:
         eye.open(first, conditions.pace)
     for k in range(conditions.actions.shape[1]):
-        x = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(last)
+        noise = torch.stack([frame_noise(seed + b, k, tuple(first.shape[1:])) for b in range(len(first))]).to(last)
+        given = (conditions.actions[:, k].to(last), conditions.rays[:, k].to(last))
         recycled = with_ahead(last, eye.ahead(conditions.look[:, k], conditions.actions[:, k]) if eye else None)
-        given = (conditions.actions[:, k].to(x), conditions.rays[:, k].to(x))
-        for cache, now, after in zip(caches, grid[:-1], grid[1:], strict=True):
-            t = torch.full((len(x),), now, device=x.device)
-            x = x + (after - now) * dit.step(x, recycled, t, *given, cache, k)
-        last = x
-        frames.append(x)
+        last = multistep.sample_next(dit, state, sampler, noise, recycled, *given)
+        frames.append(last)
         if eye:
-            eye.see(x)
+            eye.see(last)
     return torch.stack(frames, dim=1)

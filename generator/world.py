@@ -28,20 +28,21 @@ __all__ = ["Scene", "World", "find_scene", "list_scenes", "load_picture"]
 
 Pixels = npt.NDArray[np.uint8]
 State = dict[str, npt.NDArray[Any]]
+MOST_CALLS = 10  # network calls per latent frame; a test holds it to samplers.sampler.MOST
 
 
 class World:
     """A running generator on this machine.
 
     `backend` is a name from `runtime.select` ("auto": the fastest that is installed); `threads` bounds CPU threads.
-    UserError when the weights are missing or damaged or the backend is unknown.
+    `nfe` network calls make a latent frame: 1 is the generator, 2 to `MOST_CALLS` its many-step teacher, on the torch
+    backends. UserError when the weights are missing or damaged, have no teacher, or the backend is unknown.
     """
 
-    def __init__(self, weights: Path, backend: str = "auto", threads: int = 2) -> None:
-        from generator.checkpoint import load_weights
-        from generator.runtime.select import open_backend
+    def __init__(self, weights: Path, backend: str = "auto", threads: int = 2, nfe: int = 1) -> None:
+        from generator.runtime.multistep import open_dial
 
-        loaded = load_weights(Path(weights))
+        loaded, opened, self._sampler = open_dial(Path(weights), backend, threads, nfe)
         config = loaded.config
         self.spec: ActionSpec = config.action_spec
         self.size: tuple[int, int] = config.picture
@@ -51,7 +52,7 @@ class World:
         self.timings: dict[str, float] = {"step_ms": 0.0, "reproject_ms": 0.0, "decode_ms": 0.0}
         self.hash = loaded.hash
         self._tokenizer = loaded.tokenizer
-        self._backend: Backend = open_backend(backend, loaded, threads)
+        self._backend: Backend = opened
         self._ready = False
         self._picture = np.zeros((self.size[1], self.size[0], 3), np.uint8)
         self.info: dict[str, Any] = {
@@ -60,6 +61,8 @@ class World:
             "preset": config.preset,
             "stage": config.stage,
             "world": config.world,
+            "nfe": nfe,
+            "sampler": self._sampler,
         }
 
     @property
@@ -96,6 +99,7 @@ class World:
         latent = self._backend.transformer.step(encoded, rays, ahead)
         stepped = time.perf_counter()
         frames = self._backend.decoder.next(latent)
+        frames = turn.compose(frames) if turn else frames
         self._picture[:] = frames[-1]
         done = time.perf_counter()
         self.timings = {
@@ -149,7 +153,7 @@ class World:
         self._picture[:] = state["picture"]
 
     def _identity(self) -> str:
-        return f"{self.hash}/{self._backend.name}"
+        return "/".join(filter(None, (self.hash, self._backend.name, self._sampler)))
 
 
 def _part(state: State, prefix: str) -> State:

@@ -1,6 +1,7 @@
 """The command table: help, mistakes as one line and exit code 2, and a whole training at debug size, then played."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,13 @@ MISTAKES = {
     "no recorded frames": ["collect", "--out", "TMP", "--frames", "0"],
     "evaluate": ["evaluate", "--weights", "nowhere", "--data", "DATA"],
     "evaluate data": ["evaluate", "--weights", "WORLD", "--data", "nowhere"],
+    "calls": ["play", "--headless", "--weights", "WORLD", "--scene", "PICTURE", "--nfe", "11"],
+    "calls of a graph": ["play", "--headless", "--weights", "WORLD", "--scene", "PICTURE", "--nfe", "4",
+                         "--backend", "openvino"],
+    "one call to learn": ["learn-times", "--weights", "WORLD", "--nfe", "1", "--out", "TMP"],
+    "solver to learn for": ["learn-times", "--weights", "WORLD", "--solver", "rk45", "--out", "TMP"],
+    "order to learn for": ["learn-times", "--weights", "WORLD", "--order", "3", "--nfe", "2", "--out", "TMP"],
+    "nothing to learn from": ["learn-times", "--weights", "WORLD", "--latents", "nowhere", "--out", "TMP"],
     "benchmark preset": ["benchmark", "--preset", "poket", "--frames", "2"],
     "benchmark backend": ["benchmark", "--weights", "WORLD", "--backend", "abacus", "--frames", "2"],
 }  # fmt: skip
@@ -125,3 +133,20 @@ def test_all_stages_then_play(monkeypatch, data_set, tmp_path, picture, capfd):
     figures = json.loads(report.read_text())
     assert (figures["frames"], figures["backend"], figures["size"]) == (13, "torch-fp32", [64, 64])
     assert figures["weights_hash"] == manifest["hash"]
+
+
+def test_times_are_learned_and_then_played(world_folder, latents, tmp_path, picture, capfd):
+    """learn-times writes the grid where the quality dial looks for it."""
+    folder, report = tmp_path / "world", tmp_path / "report.json"
+    shutil.copytree(world_folder, folder)
+    words = ["learn-times", "--weights", str(folder), "--latents", str(latents), "--nfe", "3", "--distance", "l1"]
+    words += ["--out", str(folder / "times" / "nfe-3.yaml"), "--threads", "1"]
+    small = {"run": tmp_path / "run", "pairs": 2, "held": 2, "history": 1, "teacher_steps": 4, "grid_rounds": 1}
+    small |= {"both_rounds": 0, "fitted": "false", "soft": "false"}
+    assert run.main([*words, *(part for name, value in small.items() for part in ("--set", f"{name}={value}"))]) == 0
+    assert "learned" in capfd.readouterr().out
+    words = ["play", "--headless", "--no-pacing", "--weights", str(folder), "--scene", picture, "--frames", "9"]
+    words += ["--backend", "torch-fp32", "--threads", "1", "--nfe", "3", "--json", str(report)]
+    assert run.main(words) == 0
+    figures = json.loads(report.read_text())
+    assert (figures["frames"], figures["nfe"]) == (9, 3) and figures["sampler"].startswith("ipndm-3-3-")

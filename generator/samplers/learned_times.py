@@ -79,13 +79,23 @@ def logits_of(path: NoisePath, mode: Mode, times: Tensor) -> Tensor:
     return torch.cat([gaps.mean()[None], gaps])  # the first logit cancels
 
 
+def as_it_is(sample: Tensor, index: Tensor) -> Tensor:
+    """Samples compared as they are."""
+    return sample
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """Unit noises and the teacher's outputs for them, (M, ...) each; `network` serves the samples of given indices."""
+    """Unit noises (M, ...) and what is to be seen of the teacher's outputs for them (M, ...).
+
+    `network` serves the samples of given indices; `view` turns samples of given indices into what is compared with
+    the targets, decoded pictures say.
+    """
 
     noise: Tensor
     target: Tensor
     network: Callable[[Tensor], Network]
+    view: Callable[[Tensor, Tensor], Tensor] = as_it_is
 
 
 def project(noise: Tensor, centre: Tensor, radius: float) -> Tensor:
@@ -188,7 +198,7 @@ class Learner:
         network = pairs.network(index)
         asked = recomputed(network) if self.config.recompute and torch.is_grad_enabled() else network
         sample = self.solver(asked, noise * self.scale, grid[0], self.path, grid[1])
-        return self.distance(sample, pairs.target[index])
+        return self.distance(pairs.view(sample, index), pairs.target[index])
 
     @torch.no_grad()
     def validate(self) -> float:

@@ -26,7 +26,8 @@ from generator.config import build, preset
 from generator.data.latents import Batch, LatentClips, parallax_hash, tokenizer_hash
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.rollout import open_eye, rollout, teacher_rollout
-from generator.samplers.schedule import token_shift, uniform_times
+from generator.samplers.sampler import shifted_sampler
+from generator.samplers.schedule import token_shift
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.vae import VideoVAE
 from generator.training.ema import Ema
@@ -315,8 +316,8 @@ def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> 
     model.load_state_dict(run.ema.weights)
     eye = open_eye(model, run.tokenizer, run.world.hfov, run.parallax)
     if teacher:
-        times = uniform_times(8, run.world.shift)
-        made = teacher_rollout(model, batch.first, batch, run.config.seed, times, eye)
+        sampler = shifted_sampler("euler", 1, 8, 1.0)
+        made = teacher_rollout(model, batch.first, batch, run.config.seed, sampler, eye)
     else:
         made = rollout(model, batch.first, batch, run.config.seed, eye)
     rows = []

@@ -62,7 +62,7 @@ def make_context(clips: LatentClips, dit: CausalDiT, count: int, history: int, s
         places.append((clip, int(rng.integers(len(clips.clips[clip]["latents"]) - frames))))
     batch = clips.gather(places, frames)
     if not dit.config.reproject:
-        batch.ahead = None
+        batch.ahead = batch.pace = None
     noise = torch.randn(batch.target.shape, generator=step_generator(seed, 1, use))
     return Context(batch, noise)
 

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from controls.errors import UserError
-from generator.checkpoint import load_weights
+from generator.checkpoint import load_weights, save_weights
 from generator.data.latents import LatentClips
 from generator.model.sampler_file import load_sampler
 from generator.samplers.learned_times import Learner
@@ -27,7 +28,7 @@ def settings(world_folder, latents, tmp_path_factory):
     return TimesTraining(
         weights=str(world_folder), latents=str(latents), run=str(folder / "run"), out=str(folder / "grid.yaml"),
         distance="l2", nfe=3, pairs=4, held=3, history=2, teacher_steps=8, soft=False, grid_rounds=1, both_rounds=1,
-        batch=2, device="cpu",
+        batch=2, device="cpu", fitted=False,
     )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_gradients_reach_time_and_noise(make_dit, context):
     slopes = torch.autograd.grad(network(x, t).square().sum(), (x, t))
     with torch.no_grad():
         ends = [network(x, t + d).square().sum() for d in (1e-4, -1e-4)]
-    assert float(slopes[1]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-3)
+    assert float(slopes[1]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-2)  # time features are float32
     assert slopes[0].abs().max() > 0
 
 
@@ -81,14 +82,34 @@ def test_eyes_see_what_the_decoder_makes_of_the_whole_clip(tiny_vae, latents):
     assert latent.grad is not None and latent.grad.abs().max() > 0
 
 
-def test_what_is_learned_is_written_and_beats_what_it_began_from(settings, world_folder):
-    learned = learn_times.train(settings, quiet=True)
-    back = load_sampler(settings.out and learn_times.Path(settings.out), load_weights(world_folder).hash)
+@pytest.fixture(scope="module")
+def smooth_folder(world_folder, tmp_path_factory):
+    """The tiny world, deaf to fast changes of t as a trained one is; random weights are mostly those."""
+    weights, folder = load_weights(world_folder), tmp_path_factory.mktemp("smooth")
+    heard = weights.dit.conditioner.time[0].weight
+    with torch.no_grad():
+        heard.view(len(heard), 2, -1)[:, :, heard.shape[1] // 6 :] = 0  # cosines, then sines, slow ones first
+    save_weights(folder, weights.config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
+    return folder
+
+
+def test_what_is_learned_is_written_and_beats_what_it_began_from(fresh, smooth_folder):
+    run = dataclasses.replace(fresh, weights=str(smooth_folder), grid_rounds=4, both_rounds=2)
+    learned = learn_times.train(run, quiet=True)
+    back = load_sampler(Path(fresh.out), load_weights(smooth_folder).hash)
     assert torch.equal(back.sampler.times, learned.sampler.times) and back.sampler.nfe == 3
     hand_made = {name: loss for name, loss in learned.losses.items() if name != "learned"}
-    assert set(hand_made) == {"uniform", "shifted", "quadratic", "log_snr", "edm"}
-    assert learned.losses["learned"] < min(hand_made.values()) and len(learned.curve) == 4
-    assert not torch.equal(back.sampler.times, back.sampler.network_times)
+    assert set(hand_made) == {"uniform", "shifted", "half_shifted", "quadratic", "log_snr", "edm"}
+    assert learned.losses["learned"] < 0.99 * min(hand_made.values()) and len(learned.curve) == 12
+
+
+@pytest.mark.parametrize(("name", "order", "nfe"), [("heun", 2, 4), ("dpmpp", 2, 3)])
+def test_every_solver_learns_beside_every_grid(fresh, name, order, nfe):
+    """With grids fitted to the solver and the teacher among those that it may begin from."""
+    run = dataclasses.replace(fresh, fitted=True, solver=name, order=order, nfe=nfe, grid_rounds=1, both_rounds=0)
+    learned = learn_times.train(run, quiet=True)
+    assert {"gits", "dmn"} & set(learned.losses) == ({"gits"} if name == "heun" else {"gits", "dmn"})
+    assert learned.sampler.nfe == nfe and learned.losses["learned"] <= 1.001 * min(learned.losses.values())
 
 
 @pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
@@ -108,9 +129,9 @@ def test_a_stop_is_no_interruption(fresh, tmp_path, monkeypatch, soft):
     monkeypatch.setattr(Learner, "advance", advance)
     monkeypatch.setattr(learn_times, "solve_targets", None)  # the teacher's latents are kept
     learn_times.train(parts, quiet=True)
-    ends = [load_tensors(learn_times.Path(run.run) / "resume.safetensors")[0] for run in (whole, parts)]
+    ends = [load_tensors(Path(run.run) / "resume.safetensors")[0] for run in (whole, parts)]
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
-    assert learn_times.Path(whole.out).read_text() == learn_times.Path(parts.out).read_text()
+    assert Path(whole.out).read_text() == Path(parts.out).read_text()
 
 
 def test_minutes_end_a_run_and_more_minutes_go_on(fresh, monkeypatch):
@@ -137,8 +158,8 @@ def test_losses_that_are_not_finite_keep_the_best_so_far(fresh, world_folder, mo
     )
     with pytest.raises(UserError, match=r"not finite .* holds the best grid before that"):
         learn_times.train(dataclasses.replace(fresh, both_rounds=9), quiet=True)
-    assert load_sampler(learn_times.Path(fresh.out), load_weights(world_folder).hash).sampler.nfe == 3
-    assert not (learn_times.Path(fresh.run) / "resume.safetensors").exists()
+    assert load_sampler(Path(fresh.out), load_weights(world_folder).hash).sampler.nfe == 3
+    assert not (Path(fresh.run) / "resume.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -147,11 +168,13 @@ def test_losses_that_are_not_finite_keep_the_best_so_far(fresh, world_folder, mo
         ({"nfe": 1}, "1 network calls leave no time"),
         ({"nfe": 2}, "ipndm of order 3 needs at least 3"),
         ({"solver": "heun", "order": 2, "nfe": 2}, "one interval"),
+        ({"nfe": 11}, "more than the 10 that play offers"),
+        ({"minutes": -1.0}, "-1 minutes are no time"),
         ({"solver": "abacus"}, "no solver 'abacus'"),
         ({"distance": "lpip"}, "did you mean 'lpips'"),
         ({"teacher_steps": 3}, "teacher_steps = 3 is too few; give at least 4"),
         ({"pairs": 0}, "pairs = 0 is too few"),
-        ({"history": 99}, "give --set history=15 or less"),
+        ({"history": 99}, "give --set history=16 or less"),
         ({"weights": "nowhere"}, "nowhere"),
         ({"latents": "nowhere"}, "no readable latents"),
     ],
@@ -170,12 +193,6 @@ def test_weights_for_one_call_and_foreign_latents_are_refused(fresh, world_folde
         learn_times.train(dataclasses.replace(fresh, latents=str(strange)), quiet=True)
     weights = load_weights(world_folder)
     config = dataclasses.replace(weights.config, stage="adversarial")
-    learn_times_save(folder, config, weights)
+    save_weights(folder, config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
     with pytest.raises(UserError, match="'adversarial', which makes a frame in one call"):
         learn_times.train(dataclasses.replace(fresh, weights=str(folder)), quiet=True)
-
-
-def learn_times_save(folder, config, weights):
-    from generator.checkpoint import save_weights
-
-    save_weights(folder, config, weights.tokenizer, weights.dit.state_dict())
