@@ -36,7 +36,7 @@ class Settings:
     volume: float = 0.8
     fullscreen: bool = False
     hud: str = "off"
-    ahead: float = 0.5
+    ahead: float = 0.75
     dead_zone: float = 0.18
     muted: bool = False
     window_scale: int = 0

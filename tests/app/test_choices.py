@@ -199,8 +199,8 @@ def test_every_setting_is_an_option_that_says_what_it_does_and_when() -> None:
 @pytest.mark.parametrize("way", [1, -1])
 def test_every_step_of_every_option_can_be_saved(option: object, way: int, tmp_path: Path) -> None:
     chosen, seen = Settings(), set()
-    for _ in range(60 if way < 0 else 0):
-        chosen = replace(chosen, **{option.name: option.moved(chosen, 1)})  # type: ignore[attr-defined]
+    for _ in range(60):
+        chosen = replace(chosen, **{option.name: option.moved(chosen, -way)})  # type: ignore[attr-defined]
     for _ in range(60):
         chosen = replace(chosen, **{option.name: option.moved(chosen, way)})  # type: ignore[attr-defined]
         seen.add(option.shown(chosen))  # type: ignore[attr-defined]

@@ -57,7 +57,7 @@ def held_by_a_step(config, sizes) -> int:
 
         run = SimpleNamespace(
             dit=dit, optimisers=rmsprop(dit, 0.0), ema=Ema(dit, 0.9), step=0, draw=draw, device=torch.device("cpu"),
-            tokenizer=None, world=SimpleNamespace(hfov=90.0), autocast=contextlib.nullcontext,
+            tokenizer=None, parallax=None, world=SimpleNamespace(hfov=90.0), autocast=contextlib.nullcontext,
         )  # fmt: skip
         train_step(run, config, Adversary(judge, rmsprop(judge, 0.0)))
     return held.most
