@@ -133,6 +133,13 @@ def set_rate(optimisers: Optimisers, factor: float) -> None:
             group["lr"] = group["peak"] * factor
 
 
+def update(optimisers: Optimisers) -> None:
+    """Apply and clear the gradients."""
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
 def make_folder(folder: Path) -> None:
     """Make a run's folder; UserError when the disk refuses."""
     try:

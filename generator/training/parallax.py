@@ -46,6 +46,7 @@ from generator.training.helpers import (
     split_optimisers,
     step_generator,
     step_rng,
+    update,
 )
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.windows import to_frames, to_video
@@ -214,13 +215,6 @@ def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
     nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
     update(run.optimisers)
     return {"ego": loss.item()}
-
-
-def update(optimisers: Optimisers) -> None:
-    """Apply and clear the gradients."""
-    for optimiser in optimisers:
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
 
 
 def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:

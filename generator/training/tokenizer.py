@@ -38,6 +38,7 @@ from generator.training.helpers import (
     split_optimisers,
     step_generator,
     step_rng,
+    update,
 )
 from generator.training.losses import (
     critic_loss,
@@ -209,13 +210,6 @@ def train_critic(run: TokenizerRun, real: Tensor, fake: Tensor) -> Tensor:
     loss.backward()
     update(run.critic_optimisers)
     return loss.detach()
-
-
-def update(optimisers: Optimisers) -> None:
-    """Apply and clear the gradients."""
-    for optimiser in optimisers:
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
 
 
 def averaged(run: TokenizerRun) -> VideoVAE:
