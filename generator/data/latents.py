@@ -128,7 +128,7 @@ def parallax_hash(parallax: Parallax | None) -> str:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How clips become latents; `parallax` matters where `reproject` asks for `ahead`."""
+    """How clips become latents; `parallax`, whose hash is `by`, matters where `reproject` asks for `ahead`."""
 
     vae: VideoVAE
     data: Path
@@ -136,14 +136,16 @@ class Encoding:
     dtype: torch.dtype = torch.bfloat16
     reproject: bool = False
     parallax: Parallax | None = None
+    by: str = ""
 
     def clip(self, dataset: Dataset, index: int) -> None:
         """Encode one clip unless that is done; what is there and still good is kept."""
-        path, by = self.out / f"{index:06d}.npz", parallax_hash(self.parallax)
-        arrays = _arrays(path)
-        foreseen = not self.reproject or ("ahead" in arrays and str(arrays.get("by", "")) == by)
-        if foreseen and "alone" in arrays and "moves" in arrays:
+        path = self.out / f"{index:06d}.npz"
+        names, by = _contents(path)
+        foreseen = not self.reproject or ("ahead" in names and by == self.by)
+        if foreseen and {"alone", "moves"} <= names:
             return
+        arrays = _arrays(path)
         clip, device = dataset.clip(index), next(self.vae.parameters()).device
         if "alone" not in arrays:
             made = encode_clip(self.vae, clip.frames(), self.dtype)
@@ -157,7 +159,7 @@ class Encoding:
             rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], dataset.spec)).to(device)
             turn = Reprojector(self.vae, dataset.meta["hfov"], self.parallax)
             ahead, pace = reprojected(turn, latents, look, rows.unflatten(0, look.shape[:2]), self.dtype)
-            arrays |= {"ahead": ahead.half().cpu().numpy(), "pace": pace.half().cpu().numpy(), "by": np.array(by)}
+            arrays |= {"ahead": ahead.half().cpu().numpy(), "pace": pace.half().cpu().numpy(), "by": np.array(self.by)}
         blob = io.BytesIO()
         np.savez(blob, **arrays)
         write_atomic(path, blob.getvalue())
@@ -184,9 +186,8 @@ def encode_dataset(
     meta_path = out / "meta.json"
     if meta_path.exists() and json.loads(meta_path.read_text())["tokenizer"] != name:
         raise UserError(f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another.")
-    meta = {"tokenizer": name, "parallax": parallax_hash(parallax), "data": dataset.meta}
-    write_atomic(meta_path, json.dumps(meta).encode())
-    how = Encoding(vae, data, out, dtype, reproject, parallax)
+    write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
+    how = Encoding(vae, data, out, dtype, reproject, parallax, parallax_hash(parallax))
     order = [index for split in ("train", "held_seed", "held_map") for index in dataset.select(split)]
     bar = tqdm(total=len(order), desc="encode clips", unit="clip")
     if workers <= 1:
@@ -216,6 +217,15 @@ def _encode_one(index: int) -> None:
     how.clip(dataset, index)
 
 
+def _contents(path: Path) -> tuple[set[str], str]:
+    """The names of a file's arrays and the parallax that made `ahead`, without reading the rest; nothing if damaged."""
+    try:
+        with np.load(path) as stored:
+            return set(stored.files), str(stored["by"]) if "by" in stored.files else ""
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return set(), ""
+
+
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """What a file of latents holds; nothing when it is missing or damaged."""
     try:
@@ -236,13 +246,13 @@ class LatentClips:
             raise UserError(f"{str(folder)!r} has no readable latents ({error}); encode the clips first.") from error
         self.meta: dict[str, Any] = meta["data"]
         self.tokenizer: str = meta["tokenizer"]
-        self.parallax: str = meta.get("parallax", "")
         self.spec = ActionSpec.from_dict(self.meta["action_spec"])
         self.camera = Camera(self.meta["hfov"], self.meta["width"] / self.meta["height"])
         chosen = [i for i, clip in enumerate(self.meta["clips"]) if clip["split"] == split]
         if not chosen:
             raise UserError(f"{str(folder)!r} has no clips in the split {split!r}; collect more frames.")
         self.clips = [self._load(folder / f"{i:06d}.npz") for i in chosen]
+        self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
 
     def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:

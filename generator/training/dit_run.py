@@ -218,7 +218,7 @@ def check_fit(
             f"The latents in {config.latents!r} hold no reprojected frames, which this model recycles; encode the "
             "clips again with run.py train latents and the same preset."
         )
-    if c.reproject and parallax_hash(parallax) != clips.parallax:
+    if c.reproject and {parallax_hash(parallax)} != clips.parallaxes:
         raise UserError(
             f"The latents in {config.latents!r} were encoded with another parallax than that of "
             f"{config.parallax or config.start!r}; encode the clips again with run.py train latents --parallax DIR."

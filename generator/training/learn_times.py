@@ -219,7 +219,7 @@ def check_fit(config: TimesTraining, weights: Weights, clips: LatentClips) -> No
             f"The latents in {config.latents!r} were encoded with another tokenizer than that of "
             f"{config.weights!r}; encode the clips again with run.py train latents."
         )
-    if weights.dit.config.reproject and parallax_hash(weights.parallax) != clips.parallax:
+    if weights.dit.config.reproject and {parallax_hash(weights.parallax)} != clips.parallaxes:
         raise UserError(
             f"The latents in {config.latents!r} were encoded with another parallax than that of "
             f"{config.weights!r}; encode the clips again with run.py train latents --parallax DIR."

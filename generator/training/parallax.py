@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from controls.action import encode_rows
-from controls.camera import relative_pose, wrap_degrees
+from controls.camera import relative_pose
 from controls.errors import UserError
 from generator.checkpoint import as_stored
 from generator.config import build, parallax_sizes
@@ -55,7 +54,6 @@ WEIGHTS, RESUME = "parallax.safetensors", "resume.safetensors"
 HELD_CLIPS = 512  # compressed clips kept in memory
 GAPS = (2, 3, 4, 6, 8)  # video frames between the pictures of a pair
 WIDEST = 30.0  # degrees: pairs turned further share too little
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,7 @@ def draw_pairs(run: ParallaxRun, split: str, count: int, rng: np.random.Generato
         a, b = (place, place + gap) if rng.random() < 0.7 else (place + gap, place)
         if max(a, b) >= len(clip):
             continue
-        look, move = between(clip.pose[a].astype(np.float64), clip.pose[b].astype(np.float64))
+        look, move = relative_pose(clip.pose[a].astype(np.float64), clip.pose[b].astype(np.float64))
         still = np.linalg.norm(move) < 0.1 * run.parallax.config.unit and rng.random() < 0.9
         if abs(look[0]) > WIDEST or (still and attempt < 50 * count):
             continue
@@ -267,12 +265,6 @@ def draw_pairs(run: ParallaxRun, split: str, count: int, rng: np.random.Generato
     look, moves = (torch.from_numpy(np.stack([f[n] for f in found])).float()[:, None] for n in (3, 4))
     pitch = torch.tensor([math.radians(f[0].pose[f[1], 4]) for f in found])
     return Pairs(first, second, look, moves, pitch)
-
-
-def between(a: Doubles, b: Doubles) -> tuple[Doubles, Doubles]:
-    """Look (2,) in degrees and place (3,) in map units of pose b (5,) as seen from a: forward, right, up along b."""
-    look, move = relative_pose(a, b)
-    return np.asarray(wrap_degrees(look), np.float64), np.asarray(move, np.float64)
 
 
 def moved(run: ParallaxRun, pairs: Pairs, seen: Seen) -> tuple[Tensor, Tensor]:

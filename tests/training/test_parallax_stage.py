@@ -99,7 +99,7 @@ def test_latents_remember_the_parallax_that_made_them(data_set, tiny_vae, tiny_p
     encode_dataset(tiny_vae, data_set, out, torch.float32, reproject=True, parallax=tiny_parallax)
     moved, turned = LatentClips(out, "train"), LatentClips(latents, "train")
     assert (out / "000000.npz").stat().st_mtime_ns > before
-    assert moved.parallax == parallax_hash(tiny_parallax) and turned.parallax == ""
+    assert moved.parallaxes == {parallax_hash(tiny_parallax)} and turned.parallaxes == {""}
     assert np.array_equal(moved.clips[0]["latents"], turned.clips[0]["latents"])
     assert not np.array_equal(moved.clips[0]["ahead"], turned.clips[0]["ahead"])
     batch = moved.gather([(0, 3), (1, 0)], 4)
@@ -159,3 +159,19 @@ def test_a_data_set_without_training_clips_is_refused(data_set, tmp_path):
 def test_a_file_that_holds_no_parallax(tokenizer_run):
     with pytest.raises(UserError, match="holds no parallax"):
         load_parallax(tokenizer_run / "tokenizer.safetensors")
+
+
+def test_an_encoding_that_was_cut_short_is_not_taken_for_a_whole_one(
+    data_set, tiny_vae, tiny_parallax, tokenizer_run, parallax_run, latents, tmp_path
+):
+    """A bug: the folder's word was taken for what its clips hold, and it was given before they were encoded."""
+    out = tmp_path / "latents"
+    encode_dataset(tiny_vae, data_set, out, torch.float32, reproject=True)
+    shutil.copy(latents / "000000.npz", out / "000000.npz")
+    assert LatentClips(out, "train").parallaxes == {"", parallax_hash(tiny_parallax)}
+    config = adaptation.AdaptationTraining(
+        latents=str(out), tokenizer=str(tokenizer_run), parallax=str(parallax_run), preset="debug", steps=1, batch=1,
+        frames=4, device="cpu",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="another parallax"):
+        adaptation.train(config, tmp_path / "run", quiet=True)
