@@ -37,6 +37,7 @@ from generator.training.helpers import (
     load_optimisers,
     load_resume,
     make_folder,
+    pick_device,
     save_resume,
     split_optimisers,
     step_rng,
@@ -119,11 +120,6 @@ class DiTRun:
         if not self.dit.config.reproject:  # the same latents serve models that recycle no reprojection
             batch.ahead = batch.pace = None
         return batch.to(self.device)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA when there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def hidden_and_plain(config: DiTTraining, dit: CausalDiT) -> Optimisers:

@@ -140,6 +140,11 @@ def update(optimisers: Optimisers) -> None:
         optimiser.zero_grad(set_to_none=True)
 
 
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA when there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
 def make_folder(folder: Path) -> None:
     """Make a run's folder; UserError when the disk refuses."""
     try:

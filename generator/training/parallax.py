@@ -38,6 +38,7 @@ from generator.training.helpers import (
     load_resume,
     load_tensors,
     make_folder,
+    pick_device,
     rate_at,
     save_resume,
     save_tensors,
@@ -155,8 +156,7 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     data = Dataset.open(config.data)
     if not data.select("train"):
         raise UserError(f"The data set {config.data!r} has no training clips; collect more frames.")
-    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = pick_device(config.device)
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)

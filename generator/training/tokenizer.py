@@ -31,6 +31,7 @@ from generator.training.helpers import (
     load_resume,
     load_tensors,
     make_folder,
+    pick_device,
     rate_at,
     save_resume,
     save_tensors,
@@ -299,8 +300,7 @@ def open_run(config: TokenizerTraining, folder: Path) -> TokenizerRun:
     if config.preset not in PRESETS:
         raise UserError(f"There is no tokenizer preset {config.preset!r}; choose one of {', '.join(PRESETS)}.")
     make_folder(folder)
-    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = pick_device(config.device)
     torch.manual_seed(config.seed)
     vae = load_tokenizer(config.start) if config.start else VideoVAE(PRESETS[config.preset])
     vae = vae.to(device, memory_format=LAST).train()
