@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from controls.errors import UserError
 
@@ -80,6 +80,7 @@ def fill_worlds(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", type=int, default=24, help="how many maps (halls)")
+    parser.add_argument("--size", choices=["grand", "small"], default="grand", help="11 to 20 rooms, or 5 to 8 (halls)")
     parser.add_argument("--out", type=Path, required=True, help="the PK3 file, or the folder of scenes")
     parser.add_argument("--data", type=Path, help="data set to cut the scene from (scene)")
     parser.add_argument("--clip", type=int, default=0)
@@ -95,7 +96,7 @@ def worlds(args: argparse.Namespace) -> int:
 
         if not 1 <= args.maps <= 99:
             raise UserError(f"--maps {args.maps} is not between 1 and 99; choose how many maps to build.")
-        infos = build(args.seed, args.maps, args.out)
+        infos = build(args.seed, args.maps, args.out, size=args.size)
         print(f"{args.out}: {len(infos)} maps, themes {', '.join(sorted({info.theme for info in infos}))}")
         return 0
     from generator.data.clips import Dataset
@@ -116,13 +117,15 @@ def fill_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", help="0-23 for halls, E1M1,MAP04 for freedoom")
+    parser.add_argument("--size", default="grand", help="of halls' maps: grand (11 to 20 rooms) or small (5 to 8)")
     parser.add_argument("--workers", type=int, default=1)
 
 
 def collect(args: argparse.Namespace) -> int:
     from generator.data.collect import collect as run
 
-    write_json(None, run(args.world, args.out, args.frames, args.seed, args.maps, args.workers))
+    made = run(args.world, args.out, args.frames, args.seed, args.maps, args.workers, size=args.size)
+    write_json(None, made)
     return 0
 
 
@@ -148,105 +151,16 @@ def fill_train(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> int:
     import torch
 
+    from generator.training.stages import train_all, train_stage
+
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.stage == "all":
-        return train_all(args)
-    train_stage(args, args.stage, args.run or Path("runs") / args.stage, args.minutes, args.steps, args.start, args.set)
+        train_all(args)
+    else:
+        run = args.run or Path("runs") / args.stage
+        train_stage(args, args.stage, run, args.minutes, args.steps, args.start, args.set)
     return 0
-
-
-def train_all(args: argparse.Namespace) -> int:
-    """Every stage in turn within --hours; shares measured on two CPU cores (LOG.md)."""
-    if args.hours <= 0:
-        raise UserError(f"--hours {args.hours} leaves no time; give the hours that all stages may take together.")
-    root = args.run or Path("runs") / f"all-{args.preset}"
-    args.tokenizer, args.latents, args.parallax = root / "tokenizer", root / "latents", None
-    minutes = 60 * args.hours
-    train_stage(args, "tokenizer", root / "tokenizer", 0.3 * minutes)
-    if reprojects(args.preset):
-        args.parallax = root / "parallax"
-        train_stage(args, "parallax", args.parallax, 0.07 * minutes)
-    train_stage(args, "latents", root / "latents", 0)
-    train_stage(args, "adaptation", root / "adaptation", 0.33 * minutes)
-    teacher, student = (str(root / stage / "snapshot") for stage in ("adaptation", "consistency"))
-    train_stage(args, "consistency", root / "consistency", 0.05 * minutes, start=teacher)
-    train_stage(
-        args, "adversarial", root / "adversarial", 0.25 * minutes, start=student, settings=[f"teacher={teacher}"]
-    )
-    print(f"The world is in {root / 'adversarial' / 'snapshot'}; play it with run.py play --weights.")
-    return 0
-
-
-def train_stage(
-    args: argparse.Namespace,
-    stage: str,
-    folder: Path,
-    minutes: float,
-    steps: int = 0,
-    start: str = "",
-    settings: Sequence[str] = (),
-) -> None:
-    """One stage with the command's settings; fields that a stage does not have are left out."""
-    if stage == "latents":
-        from generator.data.latents import encode_dataset
-        from generator.training.parallax import load_parallax
-        from generator.training.tokenizer import load_tokenizer
-
-        how = {
-            "reproject": reprojects(args.preset),
-            "parallax": load_parallax(args.parallax) if args.parallax else None,
-            "workers": args.workers,
-        }
-        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents, **how)
-        return
-    config_class, run = stage_of(stage)
-    values = {
-        "data": str(args.data),
-        "latents": str(args.latents),
-        "tokenizer": str(args.tokenizer),
-        "parallax": str(args.parallax or ""),
-        "preset": args.preset,
-        "minutes": minutes,
-        "steps": steps,
-        "start": start,
-        "discriminator": args.resume_discriminator_from,
-    }
-    known = get_type_hints(config_class)
-    config = config_class(**{k: v for k, v in values.items() if k in known})
-    from generator.config import override
-
-    run(override(config, settings, stage), folder)
-
-
-def reprojects(name: str) -> bool:
-    """Whether models of a preset recycle a reprojected picture."""
-    from generator.config import preset
-
-    return bool(preset(name)["dit"].get("reproject", False))
-
-
-def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
-    """The settings class and the train function of a stage."""
-    if stage == "tokenizer":
-        from generator.training import tokenizer
-
-        return tokenizer.TokenizerTraining, tokenizer.train
-    if stage == "parallax":
-        from generator.training import parallax
-
-        return parallax.ParallaxTraining, parallax.train
-    if stage == "adaptation":
-        from generator.training import adaptation
-
-        return adaptation.AdaptationTraining, adaptation.train
-    if stage == "adversarial":
-        from generator.training import adversarial
-
-        return adversarial.AdversarialTraining, adversarial.train
-    from generator.training import consistency
-
-    return consistency.ConsistencyTraining, consistency.train
 
 
 # --- learn-times ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import TokenizerConfig, VideoVAE
 
+MANIFEST = "config.json"
 FORMAT = 1
 SHARD_BYTES = 15_000_000
 
@@ -122,7 +123,7 @@ def save_weights(
         body = {"format": FORMAT, "config": config.to_dict(), "files": files}
         whole = _digest(body)
         text = json.dumps({**body, "hash": whole, "notes": notes or {}}, indent=1)
-        write_atomic(folder / "config.json", text.encode())
+        write_atomic(folder / MANIFEST, text.encode())
     except UserError:
         for name in files:
             if folder / name not in before:
@@ -135,7 +136,7 @@ def save_weights(
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """config.json of a weights folder, checked; UserError when missing, damaged or of another format."""
-    path = folder / "config.json"
+    path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError as error:

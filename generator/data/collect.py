@@ -56,6 +56,7 @@ ATTEMPTS = 40
 FAN = np.array([-30.0, -15.0, 0.0, 15.0, 30.0])  # directions looked along when judging a view
 NEAR = 104.0  # map units: a view whose middle is nearer than this is a wall
 POOR_SHARE, POOR_SHARE_NARROW = 0.10, 0.25  # share of such frames that a clip may have, at first
+POOR_SHARE_CARELESS = 0.6
 POOR_RELAX = 0.02  # and how much more each further attempt may have
 CHECK_TICKS, CHECK_STEP = 40, 8
 STUCK_STRIDE = 0.7  # map units per tick; slower with a key held is pushing against something
@@ -122,6 +123,7 @@ class Take:
 def record(engine: Engine, source: MapSource, grid: WalkGrid, seed: int, frames: int, limit: float) -> Take | None:
     """One attempt at a clip; None when more than `limit` of it shows walls, or it ended, teleported or turned wrong."""
     explorer = Explorer(grid, np.random.default_rng(seed), use_doors=source.doors)
+    limit += POOR_SHARE_CARELESS - POOR_SHARE if explorer.careless else 0.0
     settle(engine, source, explorer, seed)
     picture, pose = engine.observe()
     take = Take(
@@ -251,7 +253,9 @@ def _stored(jobs: list[Job]) -> dict[int, int]:
     return found
 
 
-def _metadata(world: str, seed: int, maps: list[MapSource], jobs: list[Job], seeds: dict[int, int]) -> dict[str, Any]:
+def _metadata(
+    world: str, size: str, seed: int, maps: list[MapSource], jobs: list[Job], seeds: dict[int, int]
+) -> dict[str, Any]:
     clips = [
         {
             "file": f"clips/{job.path.name}",
@@ -268,6 +272,7 @@ def _metadata(world: str, seed: int, maps: list[MapSource], jobs: list[Job], see
     return {
         "format": FORMAT,
         "world": world,
+        "size": size,
         "width": WIDTH,
         "height": HEIGHT,
         "fps": FPS,
@@ -290,7 +295,8 @@ def _check_same(out: Path, new: dict[str, Any]) -> None:
         return  # cut short: every clip carries its own seed, so nothing is lost
     old["clip frames"] = old["clips"][0]["frames"] if old.get("clips") else new["clips"][0]["frames"]
     new["clip frames"] = new["clips"][0]["frames"]
-    for name in ("format", "world", "seed", "maps", "action_spec", "clip frames"):
+    old.setdefault("size", "grand")
+    for name in ("format", "world", "size", "seed", "maps", "action_spec", "clip frames"):
         if old.get(name) != new[name]:
             raise UserError(
                 f"{str(out)!r} holds a data set with {name} {str(old.get(name))[:60]}, not {str(new[name])[:60]}; "
@@ -306,22 +312,24 @@ def collect(
     maps: str | None = None,
     workers: int = 1,
     clip_frames: int = CLIP_FRAMES,
+    size: str = "grand",
 ) -> dict[str, Any]:
     """Record at least `frames` video frames of a world into `out`; the same call resumes. Returns figures of the run.
 
-    `maps`: a range such as 0-23 for halls, names such as E1M1,MAP04 for freedoom. UserError on bad arguments.
+    `maps`: a range such as 0-23 for halls, whose `size` is one of EXTENTS; names such as E1M1,MAP04 for freedoom.
+    UserError on bad arguments.
     """
     out = Path(out)
     if frames < 1 or workers < 1 or seed < 0:
         raise UserError(f"frames {frames} and workers {workers} must be 1 or more, and seed {seed} 0 or more.")
-    sources = open_maps(world, out, seed, maps)
+    sources = open_maps(world, out, seed, maps, size)
     _end_on_terminate()
     jobs = plan_clips(sources, frames, seed, out, clip_frames)
-    _check_same(out, _metadata(world, seed, sources, jobs[:1], {0: 0}))
+    _check_same(out, _metadata(world, size, seed, sources, jobs[:1], {0: 0}))
     seeds = _stored(jobs)
 
     def save() -> None:
-        text = json.dumps(_metadata(world, seed, sources, jobs, seeds), indent=1)
+        text = json.dumps(_metadata(world, size, seed, sources, jobs, seeds), indent=1)
         write_atomic(out / "meta.json", text.encode())
 
     save()

@@ -20,6 +20,7 @@ from generator.data.navigation import Cell, Point, WalkGrid
 
 PITCH_LOW, PITCH_HIGH = -20.0, 25.0
 RUNNING = 0.25  # share of the time that the run key is held: walking is already 200 map units a second
+CARELESS = 0.4  # share of clips by one who does not look where the walls are, as a player often does not
 ROUNDING = 5  # half cells on either side that a corner of a path is averaged over
 INDEX = {name: i for i, name in enumerate(KEYS)}
 SECTORS = (
@@ -35,7 +36,9 @@ MOODS: dict[str, tuple[float, int, int]] = {
     "back": (0.06, 16, 44),
     "spin": (0.05, 36, 84),
     "fidget": (0.07, 20, 56),
+    "blunder": (0.0, 48, 160),
 }
+BLUNDERING = 0.9  # its share beside the others, for the careless
 
 
 def wrap(angle: float) -> float:
@@ -106,7 +109,10 @@ class Plan:
 
 
 class Explorer:
-    """Chooses moods (stroll, look, stand, strafe, back, spin, fidget) and turns them into keys and look."""
+    """Chooses moods (stroll, look, stand, strafe, back, spin, fidget) and turns them into keys and look.
+
+    A `careless` one also blunders: walks straight on, into walls too, pushes a while and turns away.
+    """
 
     def __init__(self, grid: WalkGrid, rng: np.random.Generator, use_doors: bool = False) -> None:
         self.grid, self.rng, self.use_doors = grid, rng, use_doors
@@ -121,6 +127,8 @@ class Explorer:
         self.turn = 0.0
         self.held: tuple[str, ...] = ()
         self.jump = 0
+        self.careless = bool(rng.random() < CARELESS)
+        self.patience = 0  # ticks that one still pushes against what is in the way
         self.trail: list[Point] = []
 
     def spawn(self) -> tuple[Point, float]:
@@ -175,12 +183,13 @@ class Explorer:
     def _choose(self, pose: Pose) -> None:
         names = list(MOODS)
         share = np.array([MOODS[name][0] for name in names])
+        share[-1] = BLUNDERING if self.careless else 0.0
         if self.mood and self.mood != "stroll":
             share[1:] *= 0.6  # mostly walk on after doing something else
         mood = names[self.rng.choice(len(names), p=share / share.sum())]
         here = (pose.x, pose.y)
         facing = self.view_length(here, np.array([pose.yaw]))[0]
-        if mood in ("stand", "strafe", "fidget") and facing < 160:
+        if mood in ("stand", "strafe", "fidget") and facing < 160 and not self.careless:
             mood = "stroll"  # do not linger in front of a wall
         self.mood = mood
         self.left = int(self.rng.integers(MOODS[mood][1], MOODS[mood][2] + 1))
@@ -191,8 +200,8 @@ class Explorer:
                 self.plan = self._new_plan(pose)
             if self.rng.random() < 0.15:
                 self.runs = bool(self.rng.random() < RUNNING)
-        elif mood == "look":
-            self.direction = pose.yaw
+        elif mood in ("look", "blunder"):
+            self.direction, self.patience = pose.yaw, int(self.rng.integers(6, 50))
         elif mood == "stand":
             self.hand.set(pose.yaw, pose.pitch)
         elif mood == "spin":
@@ -227,7 +236,7 @@ class Explorer:
     def _strafe(self, pose: Pose, here: Point) -> tuple[tuple[str, ...], float]:
         if self.turn:
             self.hand.aim[0] = pose.yaw + 2 * self.turn / self.hand.quickness
-        if self._pinned(pose, self.held):
+        if self._pinned(pose, self.held) and not self.careless:
             self.left = 0
         return self.held, 1.0
 
@@ -239,12 +248,26 @@ class Explorer:
         if self.rng.random() < 0.1:
             choice = int(self.rng.integers(-4, len(SECTORS)))
             self.held = SECTORS[choice] if choice >= 0 else ()
-        if self._pinned(pose, self.held):
+        if self._pinned(pose, self.held) and not self.careless:
             self.held = ()
         if self.rng.random() < 0.07:
             target = pose.yaw + self.rng.normal(0, 35)
             if self.view_length(here, np.array([target]))[0] > 128:
                 self.hand.wish(target, self.tilt)
+        return self.held, 1.0
+
+    def _blunder(self, pose: Pose, here: Point) -> tuple[tuple[str, ...], float]:
+        """Straight on with a wandering aim; after pushing against something for a while, turn well away from it."""
+        self.direction += float(self.rng.normal(0.0, 1.2))
+        if self._pinned(pose, SECTORS[0]):
+            self.patience -= 1
+            if self.patience <= 0:
+                self.direction = pose.yaw + float(self.rng.choice([-1, 1]) * self.rng.uniform(40, 180))
+                self.patience = int(self.rng.integers(6, 50))
+                self.held = () if self.rng.random() < 0.4 else SECTORS[int(self.rng.choice([0, 0, 1, 7, 4]))]
+        elif self.rng.random() < 0.05 or not self.held:
+            self.held = SECTORS[int(self.rng.choice([0, 0, 0, 0, 1, 7]))]
+        self.hand.wish(self.direction, self.tilt)
         return self.held, 1.0
 
     def _pinned(self, pose: Pose, names: tuple[str, ...]) -> bool:

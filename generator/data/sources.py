@@ -67,21 +67,24 @@ def is_held(position: int, total: int) -> bool:
     return position % HOLD_OUT == HOLD_OUT - 1 or (1 < total < HOLD_OUT and position == total - 1)
 
 
-def open_maps(world: str, out: Path, seed: int, maps: str | None) -> list[MapSource]:
-    """The maps of a world; builds halls into out/halls.pk3. UserError on an unknown world or map."""
+def open_maps(world: str, out: Path, seed: int, maps: str | None, size: str = "grand") -> list[MapSource]:
+    """The maps of a world; builds halls into out/halls.pk3. UserError on an unknown world, map or size of halls."""
     if world == "halls":
-        return _halls(out, seed, maps or HALLS_MAPS)
+        return _halls(out, seed, maps or HALLS_MAPS, size)
     if world == "freedoom":
         return _freedoom(maps or FREEDOOM_MAPS)
     raise UserError(f"Unknown world {world!r}; choose one of {', '.join(WORLDS)}.")
 
 
-def _halls(out: Path, seed: int, maps: str) -> list[MapSource]:
+def _halls(out: Path, seed: int, maps: str, size: str) -> list[MapSource]:
+    from generator.data.halls.layout import EXTENTS
     from generator.data.halls.pk3 import build
 
+    if size not in EXTENTS:
+        raise UserError(f"Unknown size of halls {size!r}; choose one of {', '.join(EXTENTS)}.")
     first, last = parse_range(maps)
     out.mkdir(parents=True, exist_ok=True)
-    infos = build(seed, last - first + 1, out / "halls.pk3", first=first)
+    infos = build(seed, last - first + 1, out / "halls.pk3", first, size)
     config = EngineConfig(wad_path("freedoom2.wad"), out / "halls.pk3")
     return [
         MapSource(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from controls.action import encode_rows
 from controls.camera import relative_pose
 from controls.errors import UserError
-from generator.checkpoint import as_stored
+from generator.checkpoint import MANIFEST, as_stored, load_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
@@ -63,6 +63,7 @@ class ParallaxTraining:
 
     data: str = "runs/data/halls"
     preset: str = "pocket"
+    start: str = ""  # a run folder, weights file or world to begin from
     minutes: float = 0.0
     steps: int = 0
     batch: int = 12
@@ -160,6 +161,11 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
+    if config.start:
+        begin = load_parallax(config.start)
+        if begin.config != parallax.config:
+            raise UserError(f"The parallax in {config.start!r} has another size; leave --start out.")
+        parallax.load_state_dict(begin.state_dict())
     depth = [*parallax.depth.named_parameters(), ("log_stretch", parallax.log_stretch)]
     optimisers = [
         *split_optimisers(depth, config.lr, None, 1e-4),
@@ -357,8 +363,13 @@ def save_run(run: ParallaxRun) -> Path:
 
 
 def load_parallax(path: Path | str) -> Parallax:
-    """The parallax of a run folder or a weights file, as a weights folder keeps it; UserError when there is none."""
+    """The parallax of a run folder, a weights file or a world, as a world keeps it; UserError when there is none."""
     path = Path(path)
+    if (path / MANIFEST).exists():
+        found = load_weights(path).parallax
+        if found is None:
+            raise UserError(f"The world in {str(path)!r} has no parallax; give the folder of a parallax run.")
+        return found
     tensors, meta = load_tensors(path / WEIGHTS if path.is_dir() else path)
     if meta.get("kind") != "parallax":
         raise UserError(f"{path} holds no parallax; give the folder of a run of `run.py train parallax`.")

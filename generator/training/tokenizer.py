@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from controls.errors import UserError
+from generator.checkpoint import MANIFEST, load_weights
 from generator.data.clips import Dataset
 from generator.tokenizer.blocks import LAST
 from generator.tokenizer.vae import PRESETS, TokenizerConfig, VideoVAE
@@ -66,7 +67,7 @@ class TokenizerTraining:
 
     data: str = "runs/data/halls"
     preset: str = "pocket"
-    start: str = ""  # a run folder or weights file to begin from
+    start: str = ""  # a run folder, weights file or world to begin from
     freeze_encoder: bool = False
     minutes: float = 0.0
     steps: int = 0
@@ -285,8 +286,10 @@ def save_run(run: TokenizerRun) -> Path:
 
 
 def load_tokenizer(path: Path | str) -> VideoVAE:
-    """The VAE of a run folder or a weights file, ready to evaluate; UserError when there is none."""
+    """The VAE of a run folder, a weights file or a world's weights, ready to evaluate; UserError when there is none."""
     path = Path(path)
+    if (path / MANIFEST).exists():
+        return load_weights(path).tokenizer.to(memory_format=LAST).eval()
     tensors, meta = load_tensors(path / WEIGHTS if path.is_dir() else path)
     if meta.get("kind") != "tokenizer":
         raise UserError(f"{path} holds no tokenizer; give the folder of a tokenizer run.")

@@ -10,6 +10,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 STEP = 16
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a map may be: plan cells across and deep, and rooms, each from the first to below the second."""
+
+    width: tuple[int, int]
+    depth: tuple[int, int]
+    rooms: tuple[int, int]
+
+
+EXTENTS = {
+    "grand": Extent((42, 56), (38, 50), (11, 21)),
+    "small": Extent((27, 34), (25, 31), (5, 9)),  # a house that a small model can come to know
+}
 OPEN = ("pool", "obelisk", "cloister", "garden", "plaza")
 ROOFED = ("nave", "oculus", "gallery", "vault")
 
@@ -155,13 +170,13 @@ def _levels(rng: np.random.Generator, plan: Plan) -> None:
                 high.level -= STEP
 
 
-def make_plan(rng: np.random.Generator) -> Plan:
-    """A plan of 10 to 20 rooms, joined by a spanning tree and most of the other shared walls, so that there
+def make_plan(rng: np.random.Generator, extent: Extent = EXTENTS["grand"]) -> Plan:
+    """A plan of the extent's rooms, joined by a spanning tree and most of the other shared walls, so that there
     are loops."""
     while True:
-        width, depth = int(rng.integers(42, 56)), int(rng.integers(38, 50))
+        width, depth = int(rng.integers(*extent.width)), int(rng.integers(*extent.depth))
         rooms = _split(rng, Room(1, 1, width - 1, depth - 1), 5, 15)
-        if not 11 <= len(rooms) <= 20:
+        if len(rooms) not in range(*extent.rooms):
             continue
         _kinds(rng, rooms)
         pairs = [(a, b) for a in range(len(rooms)) for b in range(len(rooms)) if _shared(rooms[a], rooms[b])]

@@ -9,7 +9,7 @@ import numpy as np
 
 from generator.data.halls.architecture import cut_doors, fill_rooms, lay_paths, wall_tops
 from generator.data.halls.canvas import SUB, Canvas, finish_eaves, finish_walls, lamplight, sunlight
-from generator.data.halls.layout import Plan, make_plan
+from generator.data.halls.layout import EXTENTS, Plan, make_plan
 from generator.data.halls.palette import THEMES
 from generator.data.halls.rooms import furnish
 
@@ -73,9 +73,9 @@ def reachable(grid: np.ndarray, floor: np.ndarray, start: tuple[int, int]) -> np
             return seen
 
 
-def _draw(seed: int, theme: int) -> tuple[Canvas, Plan]:
+def _draw(seed: int, theme: int, size: str) -> tuple[Canvas, Plan]:
     rng = np.random.default_rng(seed)
-    plan = make_plan(rng)
+    plan = make_plan(rng, EXTENTS[size])
     c = Canvas(plan.width, plan.depth)
     look = THEMES[theme]
     fill_rooms(c, plan)
@@ -90,12 +90,13 @@ def _draw(seed: int, theme: int) -> tuple[Canvas, Plan]:
     return c, plan
 
 
-def draw_map(world_seed: int, number: int) -> tuple[Canvas, int, MapInfo]:
-    """The canvas, theme number and info of map `number` (0-based); tries again until every room is joined."""
+def draw_map(world_seed: int, number: int, size: str = "grand") -> tuple[Canvas, int, MapInfo]:
+    """The canvas, theme number and info of map `number` (0-based) of a size of EXTENTS; tries again until every room
+    is joined."""
     theme = number % len(THEMES)
     for attempt in range(20):
         seed = map_seed(world_seed, number) + attempt
-        c, plan = _draw(seed, theme)
+        c, plan = _draw(seed, theme, size)
         grid, floor = walk_grid(c)
         court = max((r for r in plan.rooms if r.open), key=lambda r: r.width * r.depth)
         corner = np.array((court.y0 * 2, court.x0 * 2))

@@ -18,14 +18,15 @@ from generator.data.halls.udmf import MapWriter, pack_wad
 STAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def map_infos(seed: int, maps: int, first: int = 0) -> list[MapInfo]:
+def map_infos(seed: int, maps: int, first: int = 0, size: str = "grand") -> list[MapInfo]:
     """The infos of `maps` maps of world `seed`, from number `first`, without writing anything."""
-    return [draw_map(seed, first + i)[2] for i in range(maps)]
+    return [draw_map(seed, first + i, size)[2] for i in range(maps)]
 
 
-def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
+def build(seed: int, maps: int, out: Path, first: int = 0, size: str = "grand") -> list[MapInfo]:
     """Write `maps` maps of world `seed`, from number `first`, to the PK3 `out`; MAP names count from first + 1.
 
+    `size` is one of EXTENTS.
     UserError when the disk refuses.
     """
     assert maps >= 1 and first >= 0 and first + maps <= 999, (maps, first)
@@ -34,7 +35,7 @@ def build(seed: int, maps: int, out: Path, first: int = 0) -> list[MapInfo]:
     infos, themes = [], set()
     mapinfo = ""
     for number in range(first, first + maps):
-        canvas, theme, info = draw_map(seed, number)
+        canvas, theme, info = draw_map(seed, number, size)
         writer = MapWriter(canvas, theme)
         text = writer.write(info.start, info.start_angle)
         names |= writer.names
