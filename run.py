@@ -18,7 +18,7 @@ from typing import Any
 from controls.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
-STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "all")
+STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "decoder", "all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,8 @@ ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the res
 class Batch:
     """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
     look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W), and the
-    pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units.
+    pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units. `places` says which
+    (clip of the split, latent frame) each of the batch begins at.
     """
 
     first: Tensor
@@ -56,11 +57,12 @@ class Batch:
     ahead: Tensor | None = None
     pace: Tensor | None = None
     moves: Tensor | None = None
+    places: tuple[tuple[int, int], ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
         parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead, self.pace, self.moves)
-        return Batch(*(v if v is None else v.to(device, non_blocking=True) for v in parts))  # type: ignore[arg-type]
+        return Batch(*(v if v is None else v.to(device, non_blocking=True) for v in parts), self.places)  # type: ignore[arg-type]
 
     @property
     def recycled(self) -> Tensor:
@@ -264,7 +266,11 @@ class LatentClips:
 
     def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
         """A random batch of windows of `frames` generated latent frames."""
-        return self.gather([self._pick(frames, rng) for _ in range(batch)], frames, rng)
+        return self.gather(self.places(batch, frames, rng), frames, rng)
+
+    def places(self, count: int, frames: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Random windows as (clip, latent start)."""
+        return [self._pick(frames, rng) for _ in range(count)]
 
     def _pick(self, frames: int, rng: np.random.Generator) -> tuple[int, int]:
         index = int(rng.integers(len(self.clips)))
@@ -309,4 +315,5 @@ class LatentClips:
             torch.from_numpy(np.stack(aheads)).float() if aheads else None,
             torch.from_numpy(np.stack(paces)).float() if paces else None,
             torch.from_numpy(np.stack(moves).reshape(*group, 3)) if moves else None,
+            tuple(places),
         )

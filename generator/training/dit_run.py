@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,10 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class DiTTraining:
-    """Settings that every CausalDiT stage has. Rates are peaks; `minutes` counts over all starts of the run."""
+    """Settings that every CausalDiT stage has. Rates are peaks; `minutes` counts over all starts of the run.
+
+    `window` (past latent frames that are seen) is the preset's, or that of the weights begun from, unless given.
+    """
 
     latents: str = "runs/latents/halls"
     tokenizer: str = "runs/tokenizer"
@@ -69,6 +72,7 @@ class DiTTraining:
     steps: int = 0
     batch: int = 5
     frames: int = 12
+    window: int = 0
     lr: float = 1e-3
     muon: float = 2e-3
     decay: float = 0.01
@@ -143,19 +147,7 @@ def open_run(
     make_folder(folder)
     device = pick_device(config.device)
     clips = LatentClips(Path(config.latents), "train")
-    table = preset(config.preset)
-    if config.start:
-        begin = load_weights(Path(config.start))
-        tokenizer, dit, shift = (
-            begin.tokenizer,
-            begin.dit.train(),
-            config.shift or begin.config.shift,
-        )
-    else:
-        tokenizer = load_tokenizer(Path(config.tokenizer))
-        torch.manual_seed(config.seed)
-        dit = CausalDiT(build(DiTConfig, table["dit"], "dit"))
-        shift = config.shift or token_shift(dit.config.tokens)
+    tokenizer, dit, shift = open_model(config, clips)
     parallax = open_parallax(config, dit)
     check_fit(config, clips, tokenizer, dit, parallax)
     tokenizer, dit = tokenizer.to(device).eval().requires_grad_(False), dit.to(device)
@@ -180,6 +172,30 @@ def open_run(
     _resume(run)
     (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
     return run
+
+
+def open_model(config: DiTTraining, clips: LatentClips) -> tuple[VideoVAE, CausalDiT, float]:
+    """Tokenizer, transformer and time shift to begin with: those of `start`, else a new transformer of the preset.
+
+    Where the latents are of another tokenizer than that of `start`, the one of the settings takes its place: the
+    transformer then gets used to it.
+    """
+    table = preset(config.preset)
+    begin = load_weights(Path(config.start)) if config.start else None
+    if begin is not None and tokenizer_hash(begin.tokenizer) == clips.tokenizer:
+        tokenizer = begin.tokenizer
+    elif begin is not None and not Path(config.tokenizer).exists():
+        tokenizer = begin.tokenizer  # which `check_fit` refuses
+    else:
+        tokenizer = load_tokenizer(Path(config.tokenizer))
+    sizes = begin.config.dit if begin else build(DiTConfig, table["dit"], "dit")
+    if config.window < 0:
+        raise UserError(f"A window of {config.window} latent frames cannot be; give 1 or more, or 0 for the preset's.")
+    torch.manual_seed(config.seed)
+    dit = CausalDiT(replace(sizes, window=config.window or sizes.window))
+    if begin is not None:
+        dit.load_state_dict(begin.dit.state_dict())
+    return tokenizer, dit, config.shift or (begin.config.shift if begin else token_shift(dit.config.tokens))
 
 
 def open_parallax(config: DiTTraining, dit: CausalDiT) -> Parallax | None:

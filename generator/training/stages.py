@@ -93,6 +93,10 @@ def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
         from generator.training import adaptation
 
         return adaptation.AdaptationTraining, adaptation.train
+    if stage == "decoder":
+        from generator.training import decoder
+
+        return decoder.DecoderTraining, decoder.train
     if stage == "adversarial":
         from generator.training import adversarial
 

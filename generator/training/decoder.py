@@ -1,0 +1,205 @@
+"""The decoder learns to show what the generator makes: latents that are guesses, a little soft and a little off.
+
+Shape key: B batch, F latent frames, C channels, H, W latent size, T video frames, Y, X picture size.
+The tokenizer's decoder was trained on latents of real pictures. What plays are one-step guesses after guesses; here it
+is trained on both, against the real pictures, by L1, LPIPS and the patch critic of the tokenizer. The encoder and the
+transformer stay as they are, so latents and everything learned on them stay good. Ours; the paper keeps its decoder.
+
+Does not know of time steps, solvers or play.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from controls.errors import UserError
+from generator.checkpoint import config_from_dict, read_manifest
+from generator.data.clips import Dataset
+from generator.data.latents import Batch, video_tensor
+from generator.tokenizer.blocks import LAST
+from generator.tokenizer.vae import VideoVAE
+from generator.training.dit_run import DiTRun, DiTTraining, finish_step, keep, open_run, save_run
+from generator.training.ema import Ema
+from generator.training.helpers import (
+    Optimisers,
+    Progress,
+    load_optimisers,
+    rate_at,
+    set_rate,
+    split_optimisers,
+    step_generator,
+    step_rng,
+    update,
+)
+from generator.training.histories import OwnHistories
+from generator.training.losses import critic_loss, generator_loss, some_pictures
+from generator.training.patch_gan import PatchDiscriminator
+from generator.training.perceptual import Lpips
+
+
+@dataclass(frozen=True)
+class DecoderTraining(DiTTraining):
+    """Settings. `own` is the share of steps on the generator's guesses, `rounds` steps from the truth at most, each
+    used about `reuse` times; the others are on latents of real pictures. `crop` is in latent cells.
+    """
+
+    data: str = "runs/data/halls"
+    batch: int = 4
+    frames: int = 8
+    lr: float = 2e-4
+    muon: float = 5e-4
+    ema: float = 0.99
+    own: float = 0.7
+    rounds: int = 4
+    reuse: int = 4
+    crop: tuple[int, int] = (6, 8)
+    pictures: int = 12
+    lpips: float = 0.2
+    critic: float = 0.02
+    critic_lr: float = 2e-4
+
+
+@dataclass
+class DecoderRun:
+    """A run whose tokenizer holds the averaged decoder, and what is trained: `vae`'s decoder and the critic."""
+
+    run: DiTRun
+    config: DecoderTraining
+    data: Dataset
+    clips: list[int]
+    vae: VideoVAE
+    critic: PatchDiscriminator
+    ema: Ema
+    optimisers: Optimisers
+    critic_optimisers: Optimisers
+    lpips: Lpips
+    histories: OwnHistories
+
+    def state(self) -> dict[str, object]:
+        """What a resume needs beside the transformer's."""
+        optimisers = [o.state_dict() for o in self.optimisers + self.critic_optimisers]
+        return {
+            "decoder": self.vae.decoder.state_dict(),
+            "decoder_ema": self.ema.state(),
+            "critic": self.critic.state_dict(),
+            "decoder_optimisers": optimisers,
+        }
+
+
+def train(config: DecoderTraining, folder: Path, quiet: bool = False) -> DiTRun:
+    """Train the decoder of `config.start` until the budget ends; the same command resumes. Writes a snapshot."""
+    made = open_decoder_run(config, folder)
+    run, bar = made.run, Progress("decoder", quiet)
+    try:
+        while (progress := run.budget.progress(run.step)) < 1.0:
+            set_rate(made.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
+            finish_step(run, **train_step(made))
+            made.ema.copy_to(run.tokenizer.decoder)
+            bar.show(progress, step=run.step)
+            keep(run, teacher=False)
+    except KeyboardInterrupt:
+        save_run(run)
+        raise
+    keep(run, teacher=False, done=True)
+    bar.close()
+    return run
+
+
+def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
+    """Build what a run needs and continue from its resume state; UserError on settings that do not fit."""
+    if not config.start:
+        raise UserError("The decoder stage shows what a world generates; give the world with --start DIR.")
+    run = open_run(config, folder, "decoder", lambda *_: [])
+    if not all(0 < c <= s for c, s in zip(config.crop, (run.dit.config.height, run.dit.config.width), strict=True)):
+        raise UserError(f"A crop of {config.crop} latent cells does not fit the latents; give --set crop=6,8 or so.")
+    run.dit.eval().requires_grad_(False)
+    stage = config_from_dict(read_manifest(Path(config.start))["config"]).stage
+    run.world = replace(run.world, stage=stage)  # the transformer is still that stage's
+    vae = copy.deepcopy(run.tokenizer).to(memory_format=LAST)
+    vae.decoder.train().requires_grad_(True)
+    torch.manual_seed(config.seed)
+    critic = PatchDiscriminator().to(run.device, memory_format=LAST)
+    data = Dataset.open(config.data)
+    if data.meta != run.clips.meta:
+        raise UserError(
+            f"The latents in {config.latents!r} are not those of {config.data!r}; give both of one data set."
+        )
+    named, muon = vae.decoder.named_parameters(), config.muon or None
+    made = DecoderRun(
+        run, config, data, data.select("train"), vae, critic, Ema(vae.decoder, config.ema),
+        split_optimisers(named, config.lr, muon, 0.0, lambda n: "stem" in n or "head" in n),
+        split_optimisers(critic.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
+        Lpips().to(run.device), OwnHistories(run, config.rounds, config.reuse),
+    )  # fmt: skip
+    if run.resumed:
+        vae.decoder.load_state_dict(run.resumed["decoder"])
+        made.ema.load(run.resumed["decoder_ema"])
+        critic.load_state_dict(run.resumed["critic"])
+        load_optimisers(made.optimisers + made.critic_optimisers, run.resumed["decoder_optimisers"])
+        made.ema.copy_to(run.tokenizer.decoder)
+    run.extra = made.state
+    return made
+
+
+def train_step(made: DecoderRun) -> dict[str, float]:
+    """One update of the decoder and of the critic; returns the figures of the step."""
+    run, config = made.run, made.config
+    choice, generator = step_rng(config.seed, run.step, "choice"), step_generator(config.seed, run.step, "pictures")
+    own = choice.random() < config.own
+    latents, video = draw(made, choice, own)
+    with run.autocast():
+        shown = made.vae.decode(made.vae.denormalise(latents)).float()
+        real, fake = some_pictures(video, shown, config.pictures, generator)
+        parts = {"l1": (shown - video).abs().mean(), "lpips": made.lpips(fake, real).float().mean()}
+        made.critic.requires_grad_(False)
+        parts["deceit"] = generator_loss(made.critic(real).float(), made.critic(fake).float())
+        loss = parts["l1"] + config.lpips * parts["lpips"] + config.critic * parts["deceit"]
+    loss.backward()
+    parts["gradient"] = nn.utils.clip_grad_norm_(made.vae.decoder.parameters(), config.clip)
+    update(made.optimisers)
+    made.ema.update(made.vae.decoder)
+    made.critic.requires_grad_(True)
+    with run.autocast():
+        parts["critic"] = critic_loss(made.critic(real).float(), made.critic(fake.detach()).float())
+    parts["critic"].backward()
+    update(made.critic_optimisers)
+    return {f"own_{name}" if own else name: value.item() for name, value in parts.items()}
+
+
+def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tensor, Tensor]:
+    """Crops of latents (B, 1 + F, C, H, W), guessed or true after the first, and of their real pictures in [-1, 1]."""
+    if own:
+        batch, recycled = made.histories.draw(choice)
+        guesses = recycled[:, 1:, : batch.first.shape[1]]  # the recycled frame of k is the guess of k - 1
+    else:
+        batch = made.run.draw("true")
+        guesses = batch.target[:, :-1]
+    latents = torch.cat([batch.first[:, None], guesses], dim=1)
+    return cut(latents, real_pictures(made, batch, latents.shape[1]), made.config.crop, made.vae.config.space, choice)
+
+
+def real_pictures(made: DecoderRun, batch: Batch, count: int) -> Tensor:
+    """The recorded pictures (B, 1 + ticks * (count - 1), 3, Y, X) that a batch's first `count` latents stand for."""
+    ticks, videos = made.run.clips.ticks, []
+    for index, start in batch.places:
+        frames = made.data.clip(made.clips[index]).frames(start * ticks, 1 + ticks * (count - 1))
+        videos.append(video_tensor(frames, made.run.device))
+    return torch.stack(videos)
+
+
+def cut(
+    latents: Tensor, video: Tensor, crop: tuple[int, int], space: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random crop of latents (B, F, C, H, W) and the same of their video (B, T, 3, Y, X), another for each clip."""
+    small, large = [], []
+    for piece, pictures in zip(latents, video, strict=True):
+        y, x = (int(rng.integers(side - c + 1)) for side, c in zip(piece.shape[-2:], crop, strict=True))
+        small.append(piece[..., y : y + crop[0], x : x + crop[1]])
+        large.append(pictures[..., y * space : (y + crop[0]) * space, x * space : (x + crop[1]) * space])
+    return torch.stack(small), torch.stack(large)

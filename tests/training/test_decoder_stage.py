@@ -1,0 +1,100 @@
+"""The decoder stage: only the decoder learns, on guesses and on the truth, and two steps and two more are four."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from controls.errors import UserError
+from generator.checkpoint import load_weights
+from generator.data.latents import tokenizer_hash
+from generator.training import decoder
+from generator.training.decoder import DecoderTraining, cut, open_decoder_run, real_pictures, train
+
+
+class PlainDistance(torch.nn.Module):
+    """Stands for LPIPS, whose weights a test machine may not have."""
+
+    def forward(self, first, second):
+        return (first - second).square().mean((1, 2, 3))
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    monkeypatch.setattr(decoder, "Lpips", PlainDistance)
+
+
+@pytest.fixture
+def config(latents, data_set, world_folder):
+    return DecoderTraining(
+        latents=str(latents), data=str(data_set), start=str(world_folder), preset="debug", steps=4, batch=2, frames=3,
+        own=0.5, rounds=1, reuse=1, crop=(2, 3), pictures=3, bf16=False, device="cpu", log_every=1,
+    )  # fmt: skip
+
+
+def test_only_the_decoder_learns(config, tmp_path):
+    before = load_weights(Path(config.start))
+    run = train(config, tmp_path / "run", quiet=True)
+    after = load_weights(tmp_path / "run" / "snapshot")
+    assert tokenizer_hash(after.tokenizer) == tokenizer_hash(before.tokenizer)
+    for name, value in after.dit.state_dict().items():
+        assert torch.equal(value, before.dit.state_dict()[name]), name
+    old = before.tokenizer.decoder.state_dict()
+    unmoved = [n for n, v in after.tokenizer.decoder.named_parameters() if torch.equal(v, old[n])]
+    assert unmoved == []
+    assert after.config.stage == before.config.stage and after.parallax is not None
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    kinds = {name for row in rows for name in row if name in ("l1", "own_l1")}
+    assert kinds == {"l1", "own_l1"} and run.step == 4
+
+
+@pytest.mark.parametrize("own", [0.0, 1.0])
+def test_two_steps_and_two_more_are_four(config, tmp_path, own):
+    """Histories are drawn anew after a stop, so guesses are compared with one round, used once; the rate is level."""
+    config = dataclasses.replace(config, own=own, hold=1.0)
+    train(config, tmp_path / "whole", quiet=True)
+    run_two = dataclasses.replace(config, steps=2)
+    train(run_two, tmp_path / "parts", quiet=True)
+    short = open_decoder_run(run_two, tmp_path / "parts")
+    assert short.run.step == 2 and short.ema.updates == 2
+    one = load_weights(tmp_path / "whole" / "snapshot").tokenizer.decoder.state_dict()
+    train(config, tmp_path / "parts", quiet=True)
+    two = load_weights(tmp_path / "parts" / "snapshot").tokenizer.decoder.state_dict()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_pictures_belong_to_their_latents(config, tmp_path):
+    made = open_decoder_run(config, tmp_path)
+    batch = made.run.clips.gather([(0, 2), (1, 5)], 3)
+    video = real_pictures(made, batch, 3)
+    for row, (clip, start) in zip(video, batch.places, strict=True):
+        frames = made.data.clip(made.clips[clip]).frames(4 * start, 9)
+        assert np.array_equal(((row + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy(), frames)
+
+
+def test_a_crop_is_of_the_same_place():
+    rows = torch.arange(10.0)[:, None].expand(10, 16)
+    latents = rows.expand(2, 3, 4, 10, 16)
+    video = rows.repeat_interleave(16, 0).repeat_interleave(16, 1).expand(2, 9, 3, 160, 256)
+    small, large = cut(latents, video, (6, 8), 16, np.random.default_rng(0))
+    assert small.shape == (2, 3, 4, 6, 8) and large.shape == (2, 9, 3, 96, 128)
+    assert torch.equal(small[:, 0, 0, :, 0], large[:, 0, 0, ::16, 0])
+
+
+def test_misfits_are_sentences(config, tmp_path, data_set):
+    other = tmp_path / "other"
+    shutil.copytree(data_set, other)
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps({**meta, "seed": 9}))
+    for changes, words in (
+        ({"start": ""}, "--start"),
+        ({"crop": (20, 3)}, "crop"),
+        ({"data": str(other)}, "one data set"),
+        ({"data": str(tmp_path / "none")}, "No data set"),
+    ):
+        with pytest.raises(UserError, match=words):
+            train(dataclasses.replace(config, **changes), tmp_path / "run", quiet=True)
