@@ -60,6 +60,8 @@ def test_bad_arguments_are_reported(tmp_path):
         collect("moon", tmp_path, 10)
     with pytest.raises(UserError, match="E9M9"):
         collect("freedoom", tmp_path, 10, maps="E1M1,E9M9")
+    with pytest.raises(UserError, match="grand, small"):
+        collect("halls", tmp_path, 10, size="vast")
     with pytest.raises(UserError, match="frames 0"):
         collect("freedoom", tmp_path, 0)
     assert parse_range("7") == (7, 7)

@@ -7,7 +7,7 @@ import pytest
 
 from controls.action import KEYS
 from generator.data.engine import LOOK_STEP, Pose, quantise
-from generator.data.explorer import PITCH_HIGH, PITCH_LOW, RUNNING, Explorer, bearing, smooth, wrap
+from generator.data.explorer import CARELESS, PITCH_HIGH, PITCH_LOW, RUNNING, Explorer, bearing, smooth, wrap
 from generator.data.navigation import WalkGrid
 
 KEY = {name: i for i, name in enumerate(KEYS)}
@@ -20,10 +20,11 @@ def room() -> WalkGrid:
     return WalkGrid(cells, np.zeros(cells.shape, np.int16))
 
 
-def play(seed: int, ticks: int = 1500):
+def play(seed: int, ticks: int = 1500, careless: bool | None = None):
     """Walk with friction and walls: keys (T, K), look (T, 2), poses (T, 5)."""
     grid = room()
     explorer = Explorer(grid, np.random.default_rng(seed))
+    explorer.careless = explorer.careless if careless is None else careless
     (x, y), yaw = explorer.spawn()
     pose = Pose(x, y, 41.0, yaw % 360, 0.0)
     speed = np.zeros(2)
@@ -120,6 +121,24 @@ def test_it_keeps_off_walls(walks):
     grid = room()
     near = [grid.clearance[grid.cell_at(x, y)] < 2 for _, _, p in walks for x, y in p[:, :2]]
     assert np.mean(near) < 0.15
+
+
+def test_the_careless_walk_into_walls_and_away_again():
+    """What players do and careful explorers never show: pushing against a wall for a while, then turning from it."""
+    grid, pushed, held = room(), [], []
+    for careless in (False, True):
+        walks = [play(seed, 900, careless) for seed in range(4)]
+        still = [np.hypot(*np.diff(p[:, :2], axis=0, prepend=p[:1, :2]).T) < 0.5 for _, _, p in walks]
+        ahead = [k[:, KEY["forward"]].astype(bool) for k, _, _ in walks]
+        pushed.append(np.mean([(a & b).mean() for a, b in zip(still, ahead, strict=True)]))
+        runs = [len(run) for a, b in zip(still, ahead, strict=True)
+                for run in "".join("x" if v else " " for v in a & b).split()]  # fmt: skip
+        held.append(max(runs, default=0))
+        assert all(np.ptp(p[:, :2], axis=0).max() > 300 for _, _, p in walks)
+    assert pushed[1] > 3 * pushed[0] and pushed[1] > 0.05
+    assert 5 < held[1] < 250
+    share = np.mean([Explorer(grid, np.random.default_rng(seed)).careless for seed in range(400)])
+    assert abs(share - CARELESS) < 0.08
 
 
 def test_smoothing_keeps_ends_and_rounds_corners():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from generator.data.halls.layout import EXTENTS, make_plan
 from generator.data.halls.maps import draw_map, reachable
 from generator.data.halls.palette import THEMES, colormap, colours, index, playpal
 from generator.data.halls.pk3 import build, map_infos
@@ -41,6 +42,16 @@ def test_every_walkable_cell_is_joined_to_the_start(number: int) -> None:
     assert np.array_equal(reachable(info.grid, info.floor, start), info.grid)
     assert info.grid.sum() > 2500
     assert info.grid.dtype == bool and info.floor.dtype == np.int16
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_small_maps_have_fewer_rooms_and_are_joined(number: int) -> None:
+    _, _, info = draw_map(5, number, "small")
+    start = (info.start[1] // info.cell, info.start[0] // info.cell)
+    assert np.array_equal(reachable(info.grid, info.floor, start), info.grid)
+    assert 1200 < info.grid.sum() < 4000
+    rooms = [len(make_plan(np.random.default_rng(seed), EXTENTS["small"]).rooms) for seed in range(20)]
+    assert set(rooms) <= {5, 6, 7, 8} and len(set(rooms)) > 1
 
 
 def test_lines_name_existing_sides_and_sectors() -> None:

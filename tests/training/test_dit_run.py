@@ -1,5 +1,6 @@
 """What stages 1 and 2 share: a stop is no interruption, a broken loss keeps the snapshot, misfits are sentences."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -10,12 +11,14 @@ import torch
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.config import PRESETS
+from generator.data.latents import encode_dataset, tokenizer_hash
 from generator.training import adaptation, consistency, dit_run
 from generator.training.adaptation import AdaptationTraining
 from generator.training.consistency import ConsistencyTraining
 from generator.training.dit_run import corrupt_history
-from generator.training.helpers import load_resume, step_generator
+from generator.training.helpers import load_resume, save_tensors, step_generator
 from generator.training.metrics import read_metrics
+from generator.training.tokenizer import load_tokenizer
 
 
 class Killed(Exception):
@@ -159,6 +162,34 @@ def test_foreign_latents_are_refused(stage, tmp_path, latents):
     (foreign / "meta.json").write_text(json.dumps({**meta, "tokenizer": "0" * 64}))
     with pytest.raises(UserError, match="another tokenizer"):
         module.train(dataclasses.replace(config, latents=str(foreign)), tmp_path / "run", quiet=True)
+
+
+def test_a_world_goes_on_with_another_tokenizer_and_window(
+    world_folder, data_set, tiny_vae, tiny_parallax, parallax_run, tmp_path
+):
+    """Latents of a newer tokenizer: weights begin from the old world, and the run's world holds the new one."""
+    vae = copy.deepcopy(tiny_vae)
+    vae.encoder.stem.conv.weight.data *= 1.1
+    newer = tmp_path / "tokenizer"
+    save_tensors(
+        newer / "tokenizer.safetensors", vae.state_dict(), {"kind": "tokenizer", "config": vae.config.to_dict()}
+    )
+    encode_dataset(load_tokenizer(newer), data_set, tmp_path / "latents", torch.float32, True, tiny_parallax)
+    config = AdaptationTraining(
+        latents=str(tmp_path / "latents"), tokenizer=str(newer), parallax=str(parallax_run), start=str(world_folder),
+        preset="debug", steps=1, batch=2, frames=5, window=5, bf16=False, device="cpu",
+    )  # fmt: skip
+    run = dit_run.open_run(config, tmp_path / "run", "adaptation")
+    begun = load_weights(world_folder)
+    assert tokenizer_hash(run.tokenizer) == tokenizer_hash(vae) != tokenizer_hash(begun.tokenizer)
+    assert run.world.dit.window == 5 and begun.config.dit.window == 3
+    for name, value in run.dit.state_dict().items():
+        assert torch.equal(value, begun.dit.state_dict()[name]), name
+    adaptation.train(config, tmp_path / "run", quiet=True)
+    made = load_weights(tmp_path / "run" / "snapshot")
+    assert tokenizer_hash(made.tokenizer) == tokenizer_hash(vae) and made.config.dit.window == 5
+    with pytest.raises(UserError, match="window of -1"):
+        dit_run.open_run(dataclasses.replace(config, window=-1), tmp_path / "other", "adaptation")
 
 
 @both

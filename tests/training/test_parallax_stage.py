@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from controls.errors import UserError
+from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.data.latents import LatentClips, encode_dataset, parallax_hash
 from generator.training import adaptation, parallax
@@ -175,3 +176,16 @@ def test_an_encoding_that_was_cut_short_is_not_taken_for_a_whole_one(
     )  # fmt: skip
     with pytest.raises(UserError, match="another parallax"):
         adaptation.train(config, tmp_path / "run", quiet=True)
+
+
+def test_a_worlds_parallax_is_one_to_begin_from(data_set, world_folder, make_world, tmp_path):
+    """Weights folders serve where a run's folder does; a world without a parallax is refused."""
+    begun = load_weights(world_folder).parallax
+    assert begun is not None
+    for name, value in load_parallax(world_folder).state_dict().items():
+        assert torch.equal(value, begun.state_dict()[name])
+    config = ParallaxTraining(data=str(data_set), preset="debug", start=str(world_folder), steps=1, device="cpu")
+    run = open_run(config, tmp_path / "run")
+    assert all(torch.equal(v, begun.state_dict()[n]) for n, v in run.parallax.state_dict().items())
+    with pytest.raises(UserError, match="no parallax"):
+        load_parallax(make_world(reproject=False))
