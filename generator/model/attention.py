@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from generator.model.kv_cache import KVCache, Past, sink_position
 from generator.model.rope import rotate, split_pairs, time_angles
+from generator.model.share import Share
 
 
 @dataclass
@@ -97,6 +98,7 @@ class Attention(nn.Module):
         self.time_pairs = split_pairs(self.head_width)[0]
         self.video = Projection(width, heads)
         self.text = Projection(width, heads) if text else None
+        self.share: Share | None = None  # of several processes (share.py); x is then this one's tokens
 
     def rotate_space(self, x: Tensor, positions: Positions) -> Tensor:
         """Rotate the spatial part of x (B, A, F, N, E)."""
@@ -125,6 +127,10 @@ class Attention(nn.Module):
         frames, tokens = positions.frame_index.shape[0], positions.space_cos.shape[0]
         body_q = self.rotate_space(q.unflatten(2, (frames, tokens)), positions)
         body_k = self.rotate_space(k.unflatten(2, (frames, tokens)), positions)
+        if self.share:
+            stacked = torch.cat([body_q, body_k, v.unflatten(2, (frames, tokens))])
+            body_q, body_k, v = self.share.to_heads(stacked).chunk(3)
+            v = v.flatten(2, 3)
         q_plain = self.rotate_time(body_q, positions.frame_index)
         k_plain = self.rotate_time(body_k, positions.frame_index)
         key_index = positions.frame_index
@@ -138,14 +144,21 @@ class Attention(nn.Module):
             q_plain, k_plain = self._far_sinks(body_q, body_k, q_plain, k_plain, positions.frame_index, key_index)
         q, k = q_plain.flatten(2, 3), k_plain.flatten(2, 3)
         if prefix is None:
-            return self.video.merge(self._attend(q, k, v, mask)), None
+            return self.video.merge(self._own_tokens(self._attend(q, k, v, mask), frames)), None
         assert self.text is not None and past is None, "no text stream, or a text prefix beside a past"
+        assert self.share is None, "a text prefix of whole clips is not shared by ranks"
         text_q, text_k, text_v = self.text(prefix)
         pad = (0, q.shape[-1] - self.head_width)
         q = torch.cat([nnf.pad(text_q, pad), q], dim=2)
         k = torch.cat([nnf.pad(text_k, pad), k], dim=2)
         y = self._attend(q, k, torch.cat([text_v, v], dim=2), mask)
         return self.video.merge(y[:, :, prefix.shape[1] :]), self.text.merge(y[:, :, : prefix.shape[1]])
+
+    def _own_tokens(self, y: Tensor, frames: int) -> Tensor:
+        """Attended values of some heads (B, A / P, F N, E) as those of this rank's tokens (B, A, F n, E)."""
+        if self.share is None:
+            return y
+        return self.share.to_tokens(y.unflatten(2, (frames, -1))).flatten(2, 3)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return nnf.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.head_width**-0.5)
@@ -194,15 +207,18 @@ class Attention(nn.Module):
         k = self.rotate_space(k[:, :, None], positions)
         now = positions.frame_index
         stored = k if frame_index < self.sink else self.rotate_time(k, now)
+        query = self.rotate_time(q, now)
+        if self.share:
+            query, stored, v = self.share.to_heads(torch.cat([query, stored, v[:, :, None]])).chunk(3)
+            v = v[:, :, 0]
         keys, values = cache.write(layer, frame_index, stored[:, :, 0], v)
-        keys = self._place_sinks(keys, frame_index, x.shape[1])
-        query = self.rotate_time(q, now)[:, :, 0]
+        keys = self._place_sinks(keys, frame_index, cache.shape.tokens)
         if prefix is not None:
             keys, values = (
                 torch.cat([prefix[0], keys], 2),
                 torch.cat([prefix[1], values], 2),
             )
-        return self.video.merge(self._attend(query, keys, values, None))
+        return self.video.merge(self._own_tokens(self._attend(query[:, :, 0], keys, values, None), 1))
 
     def _place_sinks(self, keys: Tensor, frame_index: int, tokens: int) -> Tensor:
         """Give the unrotated sink keys at the front of keys (B, A, L, E) the time under which this frame sees them."""

@@ -26,6 +26,7 @@ from generator.model.conditioning import Conditioner, patchify, unpatchify
 from generator.model.kv_cache import CacheShape, KVCache, Past
 from generator.model.layers import Block
 from generator.model.rope import space_angles
+from generator.model.share import Share
 
 Prefix = list[tuple[Tensor, Tensor]]
 
@@ -123,7 +124,19 @@ class CausalDiT(nn.Module):
         self.register_buffer("space_cos", angles.cos(), persistent=False)
         self.register_buffer("space_sin", angles.sin(), persistent=False)
         self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
-        self._initialise()
+        self.share: Share | None = None
+        self.initialise()
+
+    def spread(self, share: Share) -> None:
+        """From now on the tokens are shared by several processes that all call alike (share.py)."""
+        self.share = share
+        for block in self.blocks:
+            block.attention.share = share
+
+    def _positions(self, index: Tensor, last: int = 0) -> Positions:
+        """Where this process's tokens of latent frames `index` stand."""
+        own = self.share.span if self.share else slice(None)
+        return Positions(index, self.space_cos[own], self.space_sin[own], last)
 
     def _mask(self, frames: int, prefix: int, device: torch.device) -> Tensor:
         """The block-causal mask of a clip of this length, made once."""
@@ -182,7 +195,7 @@ class CausalDiT(nn.Module):
         """The tokens (B, F, N, D) after each block in turn; without `causal` every token sees the whole clip."""
         frames, device = x.shape[1], x.device
         index = torch.arange(start, start + frames, device=device)
-        positions = Positions(index, self.space_cos, self.space_sin, start + frames - 1 if causal else 0)
+        positions = self._positions(index, start + frames - 1 if causal else 0)
         prefix = self._enter_text(text)
         length = 0 if prefix is None else prefix.shape[1]
         mask = None if not causal else self._mask(frames, length, device)
@@ -214,7 +227,7 @@ class CausalDiT(nn.Module):
         noisy, recycled, actions, rays = (v[:, None] for v in (noisy, recycled, actions, rays))
         x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
         index = torch.full((1,), frame_index, device=noisy.device)
-        positions = Positions(index, self.space_cos, self.space_sin)
+        positions = self._positions(index)
         for layer, block in enumerate(self.blocks):
             x = block.step(
                 x,
@@ -234,13 +247,14 @@ class CausalDiT(nn.Module):
         pairs: Prefix = []
         for block in self.blocks:
             prefix, pair = block.prefill(prefix)
-            pairs.append(pair)
+            pairs.append((self.share.own_heads(pair[0]), self.share.own_heads(pair[1])) if self.share else pair)
         return pairs
 
     def new_cache(self, batch: int, dtype: torch.dtype | None = None) -> KVCache:
         """An empty rolling cache for this model, on its device and in its dtype unless given."""
         c = self.config
-        shape = CacheShape(batch, c.heads, c.tokens, c.model_width // c.heads, c.window, c.sink)
+        heads = self.share.heads if self.share else c.heads
+        shape = CacheShape(batch, heads, c.tokens, c.model_width // c.heads, c.window, c.sink)
         weight = self.embed.weight
         return KVCache(c.depth, shape, dtype or weight.dtype, weight.device)
 
@@ -251,7 +265,8 @@ class CausalDiT(nn.Module):
         dtype = self.embed.weight.dtype
         channels = torch.cat([noisy.to(dtype), recycled.to(dtype), rays.to(dtype)], dim=2)
         shared, final, token = self.conditioner.mix(time, actions)
-        x = self.embed(patchify(channels, self.config.patch)) + token[:, :, None]
+        patches = patchify(channels, self.config.patch)
+        x = self.embed(self.share.own_tokens(patches) if self.share else patches) + token[:, :, None]
         return x, shared, final
 
     def _enter_text(self, text: Tensor | None) -> Tensor | None:
@@ -279,6 +294,8 @@ class CausalDiT(nn.Module):
 
     def _finish(self, x: Tensor, final: Tensor) -> Tensor:
         shift, scale = final[:, :, :, None].unbind(2)
+        if self.share:
+            tokens = self.share.all_tokens(tokens)
         return nnf.rms_norm(x, (x.shape[-1],), None, 1e-6) * (1 + scale) + shift
 
     def _unpatchify(self, tokens: Tensor) -> Tensor:

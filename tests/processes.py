@@ -1,0 +1,56 @@
+"""Several processes for one test: forked (nothing is imported again), bounded in time, and always cleaned up."""
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from generator.model.ranks import Meeting
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="these tests fork, which is safe with torch on Linux only")
+
+
+def together(count: int, act: Callable[[Meeting], Any], seconds: float = 90.0) -> list[Any]:
+    """What `act` returns in each of `count` processes, in the order of their ranks; tensors and plain data only.
+
+    AssertionError with the traceback of the first process that failed, or when one is not done in time.
+    """
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        processes = [context.Process(target=_one, args=(folder, r, count, act), daemon=True) for r in range(count)]
+        end = time.perf_counter() + seconds
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(max(0.0, end - time.perf_counter()))
+            late = [rank for rank, process in enumerate(processes) if process.exitcode is None]
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+        wrong = sorted(folder.glob("*.txt"), key=lambda path: path.stat().st_mtime)
+        assert not wrong, f"process {wrong[0].stem} of {count}: {wrong[0].read_text()}"
+        assert not late, f"processes {late} of {count} were not done after {seconds} s"
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def _one(folder: Path, rank: int, count: int, act: Callable[[Meeting], Any]) -> None:
+    torch.set_num_threads(1)
+    try:
+        meeting = Meeting(rank, count, dist.FileStore(str(folder / "store"), count), patience=30.0)
+        torch.save(act(meeting), folder / f"{rank}.pt")
+    except BaseException:
+        (folder / f"{rank}.txt").write_text(traceback.format_exc())
+    sys.stdout.flush()
+    os._exit(0)  # nothing of pytest's is to be finished here
