@@ -125,7 +125,7 @@ class CausalDiT(nn.Module):
         self.register_buffer("space_sin", angles.sin(), persistent=False)
         self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
         self.share: Share | None = None
-        self.initialise()
+        self._initialise()
 
     def spread(self, share: Share) -> None:
         """From now on the tokens are shared by several processes that all call alike (share.py)."""
