@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 PICTURE = {"width": 256, "height": 160}
 
-# dit: latent sizes must be the tokenizer's; window and sink count latent frames
+# dit: latent sizes must be the tokenizer's; window and sink count latent frames; windows: those of other resolutions
 PRESETS: dict[str, dict[str, Any]] = {
     "debug": {
         "picture": {"width": 64, "height": 64},
@@ -64,9 +64,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "window": 30,
         },
     },
+    # AAPT sections 3.1 and 4: the window shrinks to 15 at 720p; text_width is that of the T5 family's encoders (ours)
     "aapt-8b": {
         "picture": {"width": 736, "height": 416},
         "tokenizer": "paper",
+        "windows": {(1280, 720): 15},
         "dit": {
             "latent_channels": 16,
             "height": 52,
@@ -74,7 +76,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             "model_width": 3072,
             "depth": 36,
             "heads": 24,
+            "mlp_ratio": 4,
             "window": 30,
+            "sink": 1,
             "text_width": 4096,
         },
     },

@@ -12,7 +12,6 @@ Does not know whether the pictures are any good.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import time
 from dataclasses import dataclass
@@ -26,16 +25,12 @@ import torch
 from controls.action import Action, ActionSpec, encode
 from controls.camera import Camera
 from controls.errors import UserError
-from generator.checkpoint import Weights, WorldConfig, load_weights
-from generator.config import build, parallax_sizes, preset
-from generator.model.dit import CausalDiT, DiTConfig
+from generator.checkpoint import Weights, load_weights
+from generator.evaluation.timing import forget_peak, peak_memory_mb, percentiles
 from generator.runtime.backend import Backend
+from generator.runtime.build import random_weights
 from generator.runtime.encode import encode_picture
 from generator.runtime.select import BACKENDS, open_backend
-from generator.samplers.schedule import token_shift
-from generator.tokenizer.parallax import Parallax, ParallaxConfig
-from generator.tokenizer.vae import PRESETS as TOKENIZERS
-from generator.tokenizer.vae import VideoVAE
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -84,41 +79,6 @@ def benchmark(
             reports[each] = {"missing": str(error)}
         gc.collect()
     return {"preset": loaded.config.preset, "weights_hash": loaded.hash, "threads": threads, "backends": reports}
-
-
-def random_weights(name: str, seed: int = 0) -> Weights:
-    """A preset with random numbers in it: as fast as a trained one. UserError when memory cannot hold it."""
-    table = preset(name)
-    picture = (table["picture"]["width"], table["picture"]["height"])
-    tokenizer = dataclasses.replace(TOKENIZERS[table["tokenizer"]], size=picture[::-1])
-    dit = build(DiTConfig, table["dit"], "dit")
-    with torch.device("meta"):
-        count = sum(p.numel() for part in (VideoVAE(tokenizer), CausalDiT(dit)) for p in part.parameters())
-    needed, free = 3 * 4 * count, available_memory()
-    if needed > free:
-        raise UserError(
-            f"The preset {name!r} has {count / 1e6:,.0f} million numbers and needs {needed / 1e9:.0f} GB here, "
-            f"but {free / 1e9:.0f} GB are free; choose a smaller one."
-        )
-    torch.manual_seed(seed)
-    sizes = build(ParallaxConfig, {**parallax_sizes(name), "size": picture}, "parallax") if dit.reproject else None
-    config = WorldConfig(
-        preset=name,
-        picture=picture,
-        hfov=90.0,
-        fps=24,
-        shift=token_shift(dit.tokens),
-        stage="random",
-        world="none",
-        tokenizer=tokenizer,
-        dit=dit,
-        action_spec=ActionSpec(),
-        parallax=build(ParallaxConfig, {**parallax_sizes(name), "size": picture}, "parallax")
-        if dit.reproject
-        else None,
-    )
-    parallax = Parallax(sizes).eval() if sizes else None
-    return Weights(config, VideoVAE(tokenizer).eval(), CausalDiT(dit).eval(), "random", parallax)
 
 
 def time_backend(
@@ -261,35 +221,3 @@ def compare(made: Trace, right: Trace) -> dict[str, float]:
         "pixel_error_mean": float(np.mean(levels)),
         "pixel_error_max": float(np.max(levels)),
     }
-
-
-def percentiles(values: npt.ArrayLike) -> dict[str, float]:
-    """p50 and p99."""
-    p50, p99 = np.percentile(np.asarray(values), [50, 99])
-    return {"p50": float(p50), "p99": float(p99)}
-
-
-def available_memory() -> float:
-    """Bytes that a new program could use, or infinity where the system does not say."""
-    return _proc_kb("/proc/meminfo", "MemAvailable") * 1024 or float("inf")
-
-
-def forget_peak() -> None:
-    """Start the process's peak memory afresh, where the system can (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_memory_mb() -> float | None:
-    """Most memory that this process has held since `forget_peak`, in MB; None where the system does not say."""
-    return _proc_kb("/proc/self/status", "VmHWM") / 1024 or None
-
-
-def _proc_kb(path: str, name: str) -> float:
-    try:
-        lines = Path(path).read_text().splitlines()
-        return float(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
-    except (OSError, StopIteration, ValueError, IndexError):
-        return 0.0

@@ -96,6 +96,12 @@ def carry_skip(t: Tensor) -> Tensor:
     return 1 + (1 - t) * output_skip(t)
 
 
+def new_block(config: DiTConfig) -> Block:
+    """One block of the transformer with its first numbers."""
+    c = config
+    return Block(c.model_width, c.heads, c.mlp_ratio, c.window, c.sink, bool(c.text_width))
+
+
 class CausalDiT(nn.Module):
     """The transformer. `forward` takes a whole clip under the mask, `step` one latent frame with the cache."""
 
@@ -107,17 +113,7 @@ class CausalDiT(nn.Module):
         self.embed = nn.Linear(channels * area, width)
         self.conditioner = Conditioner(width, config.ticks, config.action_fields)
         self.text_in = nn.Linear(config.text_width, width) if config.text_width else None
-        self.blocks = nn.ModuleList(
-            Block(
-                width,
-                config.heads,
-                config.mlp_ratio,
-                config.window,
-                config.sink,
-                bool(config.text_width),
-            )
-            for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(new_block(config) for _ in range(config.depth))
         self.out = nn.Linear(width, config.latent_channels * area)
         self.carry = nn.Linear(width, config.recycled_channels * area) if config.reproject else None
         angles = space_angles(config.rows, config.columns, width // config.heads, config.reference)
@@ -125,7 +121,7 @@ class CausalDiT(nn.Module):
         self.register_buffer("space_sin", angles.sin(), persistent=False)
         self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
         self.share: Share | None = None
-        self._initialise()
+        self.initialise()
 
     def spread(self, share: Share) -> None:
         """From now on the tokens are shared by several processes that all call alike (share.py)."""
@@ -146,7 +142,8 @@ class CausalDiT(nn.Module):
             self._masks[key] = block_causal_mask(frames, c.tokens, c.window, c.sink, prefix).to(device)
         return self._masks[key]
 
-    def _initialise(self) -> None:
+    def initialise(self) -> None:
+        """Give what ends a branch, and what reads out, its own first numbers."""
         residual_std = (2 * self.config.depth * self.config.model_width) ** -0.5
         for block in self.blocks:
             nn.init.normal_(block.attention.video.out.weight, std=residual_std)
@@ -294,9 +291,9 @@ class CausalDiT(nn.Module):
 
     def _finish(self, x: Tensor, final: Tensor) -> Tensor:
         shift, scale = final[:, :, :, None].unbind(2)
-        if self.share:
-            tokens = self.share.all_tokens(tokens)
         return nnf.rms_norm(x, (x.shape[-1],), None, 1e-6) * (1 + scale) + shift
 
     def _unpatchify(self, tokens: Tensor) -> Tensor:
+        if self.share:
+            tokens = self.share.all_tokens(tokens)
         return unpatchify(tokens, self.config.patch, self.config.height, self.config.width)

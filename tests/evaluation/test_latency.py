@@ -6,6 +6,7 @@ import pytest
 
 from controls.errors import UserError
 from generator.evaluation import latency
+from generator.runtime import build
 
 KEYS = {
     "preset", "backend", "threads", "frames", "transformer_ms", "reproject_ms", "decode_ms", "total_ms", "fps",
@@ -57,6 +58,6 @@ def test_bad_requests_are_sentences(monkeypatch):
         latency.benchmark("debug", None, frames=0)
     with pytest.raises(UserError, match="preset"):
         latency.benchmark("pokcet", None)
-    monkeypatch.setattr(latency, "available_memory", lambda: 1e9)
+    monkeypatch.setattr(build, "available_memory", lambda device: 1e9)
     with pytest.raises(UserError, match="aapt-8b"):
         latency.benchmark("aapt-8b", None)
