@@ -46,7 +46,7 @@ from generator.training.perceptual import Lpips
 @dataclass(frozen=True)
 class DecoderTraining(DiTTraining):
     """Settings. `own` is the share of steps on the generator's guesses, `rounds` steps from the truth at most, each
-    used about `reuse` times; the others are on latents of real pictures. `crop` is in latent cells.
+    used about `reuse` times; the others are on latents of real pictures. `crop` is in latent cells, at most.
     """
 
     data: str = "runs/data/halls"
@@ -116,8 +116,8 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
     if not config.start:
         raise UserError("The decoder stage shows what a world generates; give the world with --start DIR.")
     run = open_run(config, folder, "decoder", lambda *_: [])
-    if not all(0 < c <= s for c, s in zip(config.crop, (run.dit.config.height, run.dit.config.width), strict=True)):
-        raise UserError(f"A crop of {config.crop} latent cells does not fit the latents; give --set crop=6,8 or so.")
+    if min(config.crop) < 1:
+        raise UserError(f"A crop of {config.crop} latent cells is none; give --set crop=6,8 or so.")
     run.dit.eval().requires_grad_(False)
     stage = config_from_dict(read_manifest(Path(config.start))["config"]).stage
     run.world = replace(run.world, stage=stage)  # the transformer is still that stage's
@@ -197,6 +197,7 @@ def cut(
     latents: Tensor, video: Tensor, crop: tuple[int, int], space: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """A random crop of latents (B, F, C, H, W) and the same of their video (B, T, 3, Y, X), another for each clip."""
+    crop = (min(crop[0], latents.shape[-2]), min(crop[1], latents.shape[-1]))
     small, large = [], []
     for piece, pictures in zip(latents, video, strict=True):
         y, x = (int(rng.integers(side - c + 1)) for side, c in zip(piece.shape[-2:], crop, strict=True))

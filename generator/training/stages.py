@@ -26,13 +26,14 @@ def train_all(args: Namespace) -> None:
         args.parallax = root / "parallax"
         train_stage(args, "parallax", args.parallax, 0.07 * minutes)
     train_stage(args, "latents", root / "latents", 0)
-    train_stage(args, "adaptation", root / "adaptation", 0.33 * minutes)
+    train_stage(args, "adaptation", root / "adaptation", 0.3 * minutes)
     teacher, student = (str(root / stage / "snapshot") for stage in ("adaptation", "consistency"))
     train_stage(args, "consistency", root / "consistency", 0.05 * minutes, start=teacher)
     train_stage(
-        args, "adversarial", root / "adversarial", 0.25 * minutes, start=student, settings=[f"teacher={teacher}"]
+        args, "adversarial", root / "adversarial", 0.2 * minutes, start=student, settings=[f"teacher={teacher}"]
     )
-    print(f"The world is in {root / 'adversarial' / 'snapshot'}; play it with run.py play --weights.")
+    train_stage(args, "decoder", root / "decoder", 0.08 * minutes, start=str(root / "adversarial" / "snapshot"))
+    print(f"The world is in {root / 'decoder' / 'snapshot'}; play it with run.py play --weights.")
 
 
 def train_stage(

@@ -83,6 +83,7 @@ def test_a_crop_is_of_the_same_place():
     small, large = cut(latents, video, (6, 8), 16, np.random.default_rng(0))
     assert small.shape == (2, 3, 4, 6, 8) and large.shape == (2, 9, 3, 96, 128)
     assert torch.equal(small[:, 0, 0, :, 0], large[:, 0, 0, ::16, 0])
+    assert cut(latents, video, (20, 20), 16, np.random.default_rng(0))[0].shape == latents.shape
 
 
 def test_misfits_are_sentences(config, tmp_path, data_set):
@@ -92,7 +93,7 @@ def test_misfits_are_sentences(config, tmp_path, data_set):
     (other / "meta.json").write_text(json.dumps({**meta, "seed": 9}))
     for changes, words in (
         ({"start": ""}, "--start"),
-        ({"crop": (20, 3)}, "crop"),
+        ({"crop": (0, 3)}, "crop"),
         ({"data": str(other)}, "one data set"),
         ({"data": str(tmp_path / "none")}, "No data set"),
     ):
