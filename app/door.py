@@ -68,8 +68,20 @@ def open_world(request: Load) -> WorldLike:
     """Open the World; runs in the generator process only. UserError when the weights cannot be read."""
     from generator.world import World
 
-    world: WorldLike = World(request.weights, request.backend, request.threads, request.nfe)
+    world: WorldLike = World(request.weights, request.backend, request.threads, request.nfe, request.parallel)
     return world
+
+
+def follow_leader(request: Load) -> bool:
+    """False in the process that plays; in any other of a group, do its share until the end, then True. UserError when
+    the processes do not fit together.
+    """
+    from generator.world import follow_leader, leads
+
+    if leads():
+        return False
+    follow_leader(request.weights, request.backend, request.threads, request.nfe, request.parallel)
+    return True
 
 
 def check_weights(folder: Path) -> None:

@@ -87,7 +87,9 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     door.check_weights(args.weights)
     scene = door.find_scene(args.scene) if args.scene else _first_scene(door)
     door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
-    load = Load(args.weights, args.backend, args.threads, log_path(), args.nfe, history_mb=0)  # nobody will go back
+    load = Load(  # nobody will go back
+        args.weights, args.backend, args.threads, log_path(), args.nfe, history_mb=0, parallel=args.parallel
+    )
     generator = GeneratorProcess(load, door.open_world)
     try:
         ready = wait_until_ready(generator)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from app.door import DEFAULT_WEIGHTS, Door, default_door
+from app.door import DEFAULT_WEIGHTS, Door, default_door, follow_leader
+from app.protocol import Load
 from controls.errors import UserError
 
 
@@ -22,6 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--nfe", type=int, default=1, help="network calls per latent frame: 1, or 2 to 10 of the slower teacher"
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the generator (default 2)")
+    parser.add_argument(
+        "--parallel", type=int, default=0, metavar="P", help="processes that share the network (torchrun's, if it started)"
+    )
     parser.add_argument("--scale", choices=("smooth", "integer"), help="how the window enlarges a frame")
     parser.add_argument("--fullscreen", action="store_true", help="start with the whole screen")
     parser.add_argument("--headless", action="store_true", help="play without a display and print a report")
@@ -43,13 +47,17 @@ def play(args: Namespace, door: Door | None = None) -> int:
     """Run the play command; returns the exit code (130 after Ctrl-C). UserError on bad input."""
     from generator.world import MOST_CALLS
 
-    for name, least in (("frames", 1), ("threads", 1), ("seed", 0)):
+    for name, least in (("frames", 1), ("threads", 1), ("seed", 0), ("parallel", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}; give {least} or more.")
     if not 1 <= args.nfe <= MOST_CALLS:
         raise UserError(f"--nfe is {args.nfe}; give 1, or 2 to {MOST_CALLS} network calls per latent frame.")
-    door = door or default_door()
     try:
+        if door is None and follow_leader(
+            Load(args.weights, args.backend, args.threads, nfe=args.nfe, parallel=args.parallel)
+        ):
+            return 0
+        door = door or default_door()
         return _headless(args, door) if args.headless else _window(args, door)
     except KeyboardInterrupt:
         return 130
@@ -67,7 +75,7 @@ def _window(args: Namespace, door: Door) -> int:
         from app.window import check_pygame
 
         check_pygame()
-        from app import program
+        from app import launch
     except ImportError as error:
         raise UserError(f"The window needs pygame-ce ({error}); run `pip install pygame-ce`.") from error
-    return program.run(args, door)
+    return launch.run(args, door)

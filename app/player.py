@@ -98,6 +98,7 @@ class PlaySession:
         self._row_looked: list[tuple[float, float]] = []
         self._sent: _Sent | None = None
         self._jump: _Jump | None = None
+        self._begun: float | None = None  # when the generator was asked to begin, until it has
         self._rewind: _Rewind | None = None
         self._until: int | None = None  # a single step: the latent frame to stop after
         self._index = 1  # the next latent frame to ask for
@@ -115,6 +116,7 @@ class PlaySession:
         self._clear()
         self.film.clear()
         self.place = None
+        self._begun, self.failure = self.clock.now(), None
         self.generator.reset(picture, seed)
 
     def poll(self) -> None:
@@ -153,6 +155,7 @@ class PlaySession:
             self._sent = None  # made, but never shown: the player is on the way back
             return
         if reply.index == 0:
+            self._begun = None
             self._queue.append(VideoFrame(0, pixels[0], None))
             self.grid.anchor(0, now)
             return
@@ -279,10 +282,19 @@ class PlaySession:
         self.resume()
         self._until = (self._next - 1) // self.config.ticks + 1
 
+    @property
+    def owed(self) -> tuple[str, float] | None:
+        """What the generator owes an answer to, `begin`, `jump` or `step`, and since when; None: nothing."""
+        if self._begun is not None:
+            return "begin", self._begun
+        if self._jump is not None:
+            return "jump", self._jump.when
+        return ("step", self._sent.when) if self._sent is not None else None
+
     def waiting(self) -> float:
         """How long the generator has owed an answer, in seconds."""
-        owed = self._jump or self._sent
-        return self.clock.now() - owed.when if owed is not None else 0.0
+        owed = self.owed
+        return self.clock.now() - owed[1] if owed is not None else 0.0
 
     @property
     def rewinding(self) -> bool:
@@ -339,10 +351,16 @@ class PlaySession:
         self._leave(_Jump(self.clock.now(), picture, path))
         self.generator.load_state(path)
 
+    def recover(self, path: Path, picture: Pixels) -> None:
+        """After `failure`, with a generator that is ready again: as `load`, from an automatic state of this walk."""
+        self._last = None  # a state that is refused is a failure again
+        self._leave(_Jump(self.clock.now(), picture, self.place))
+        self.generator.load_state(path)
+
     def _leave(self, jump: _Jump) -> None:
         self._queue.clear()
         self._forget_ticks()
-        self._sent = self._rewind = self._until = None
+        self._sent = self._rewind = self._until = self._begun = self.failure = None
         self._jump = jump
 
     def _landed(self, jump: _Jump, reply: Loaded) -> None:

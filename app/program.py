@@ -6,8 +6,6 @@ Does not know how a screen looks or how a session is paced.
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pygame
@@ -17,10 +15,11 @@ from app.cues import cue
 from app.door import DEFAULT_SIZE, Door, Pixels
 from app.hotkeys import HOTKEYS
 from app.keeping import Keeper
-from app.pacing import PacingConfig, WallClock, rest
-from app.places import Place, keep_picture, open_place, walk_of
+from app.pacing import WallClock, rest
+from app.places import Place, open_place, walk_of
 from app.player import PlaySession
-from app.protocol import Load
+from app.protocol import Failed, Load, Ready
+from app.recovery import Watchdog
 from app.screens import commands
 from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
@@ -32,6 +31,7 @@ from app.session import GeneratorProcess
 from app.settings import Settings, data_folder, log_path
 from app.slots import Slots
 from app.sound.scape import Soundscape
+from app.walk import LOST, Walk
 from app.window import Window
 from controls.action import ActionSpec
 from controls.bindings import Bindings
@@ -42,29 +42,6 @@ from controls.sampler import InputSampler
 IDLE_REST = 1 / 60  # seconds; menus look for events this often
 WINDOW_KEYS = tuple(HOTKEYS)
 Screen = MenuScreen | LoadingScreen | PlayScreen | PauseScreen | SettingsScreen
-
-
-def run(args: Namespace, door: Door) -> int:
-    """Open the window and play until it is closed; returns the exit code. UserError when it cannot start."""
-    door.check_weights(args.weights)
-    keeper = Keeper(reserved=WINDOW_KEYS)
-    settings = replace(keeper.settings, scaling=args.scale or keeper.settings.scaling, fullscreen=args.fullscreen)
-    first = door.find_scene(args.scene) if args.scene else None
-    scenes = door.list_scenes()
-    window = Window("Farstep", settings.fullscreen)
-    try:
-        sound = Soundscape(settings.volume, settings.muted)
-        program = Program(args, door, window, settings, keeper.bindings, scenes, keeper, sound)
-        try:
-            if first is not None:
-                program.carry_out(commands.Pick(first))
-            program.loop()
-        finally:
-            sound.close()
-            program.generator.close(patience=0.3)
-    finally:
-        window.close()
-    return 0
 
 
 class Program:
@@ -87,7 +64,7 @@ class Program:
         self.bindings = bindings
         self.sound = sound or Soundscape.silent()
         self.clock = WallClock()
-        load = Load(args.weights, args.backend, args.threads, log_path(), args.nfe)
+        load = Load(args.weights, args.backend, args.threads, log_path(), args.nfe, parallel=args.parallel)
         self.menu = MenuScreen(scenes, lambda s: door.load_picture(s.picture, DEFAULT_SIZE), self._status)
         self.generator = GeneratorProcess(load, door.open_world)  # loads while the player chooses
         self.pads = _pads()
@@ -95,15 +72,9 @@ class Program:
         self.choices = Choices(keeper, settings, window, self.sound, self.pads)
         self.slots = Slots(data_folder() / "places")
         self.screen: Screen = self.menu
-        self.session: PlaySession | None = None
-        self.play: PlayScreen | None = None
+        self.walk: Walk | None = None
+        self.watchdog = Watchdog(self.clock)
         self.running = True
-        self._scene: Any = None
-        self._seed: int = args.seed
-        self._hint = ""  # what is wrong with the scene that was picked, though it can be walked
-        self._place: Place | None = None  # to begin from, instead of the scene
-        self._places: dict[Path, Place] = {}  # those that were gone to
-        self._picture: Pixels | None = None  # the scene's
         self._pad_keys = PadKeys()
         self._resting = InputSampler(ActionSpec(), bindings)  # hears pads come and go while nothing is played
         self._under: Screen = self.menu  # the settings
@@ -115,17 +86,38 @@ class Program:
         """The settings in use."""
         return self.choices.settings
 
+    @property
+    def session(self) -> PlaySession | None:
+        """The session of the walk that is on, if one has begun."""
+        return self.walk.session if self.walk is not None else None
+
+    @property
+    def play(self) -> PlayScreen | None:
+        """The screen of the walk that is on, if one has begun."""
+        return self.walk.play if self.walk is not None else None
+
     def loop(self) -> None:
         """Events, update, draw, rest: until the player leaves."""
         while self.running:
             self.turn()
 
+    def close(self) -> None:
+        """End the generator and remove what was kept for a failure."""
+        self.generator.close(patience=0.3)
+        self._leave_walk()
+
     def turn(self) -> None:
         """One round of the loop."""
         for event in pygame.event.get():
             self._event(event)
+        if words := self.watchdog.overdue(self.generator, self.session):
+            self.generator.give_up(words)
+            if self.session is not None:
+                self.session.feed([Failed(words)])
         if not isinstance(self.screen, PlayScreen):
             self._feed_generator()
+        elif self.walk is not None:
+            self.walk.follow()
         self.carry_out(self.screen.update())
         if words := self.sound.news():
             self._say(f"{self.menu.notice} {words}".strip() if self.screen is self.menu else words)
@@ -176,21 +168,26 @@ class Program:
             while self.session.notices and isinstance(self.screen, PauseScreen):
                 self._say(self.session.notices.popleft())
         screen = self._under if isinstance(self.screen, SettingsScreen) else self.screen
-        if isinstance(screen, MenuScreen):
+        walk, ready = self.walk, self.generator.ready
+        if isinstance(screen, MenuScreen) or walk is None:
             return
-        if self.generator.failure is not None:
-            self.carry_out(commands.ToMenu(self.generator.failure))
-        elif self.session is not None and self.session.failure is not None:
-            self.carry_out(commands.ToMenu(self.session.failure))
+        failure = self.generator.failure or (walk.session.failure if walk.session and not walk.resuming else None)
+        if failure is not None:
+            self.carry_out(commands.Recover(failure))
         elif isinstance(screen, PauseScreen):
             return
-        elif self.session is None and self.generator.ready is not None:
+        elif walk.session is None and ready is not None:
             try:
-                self._begin()
+                self._begin(walk, ready)
             except UserError as error:
                 self._to_menu(str(error))
-        elif self.session is not None and self.session.has_frame:
+        elif walk.resuming and ready is not None:
+            self._resume(walk)
+        elif walk.session is not None and not walk.resuming and walk.session.has_frame:
             self.carry_out(commands.Play())
+            if walk.was_paused:
+                walk.was_paused = False
+                self.carry_out(commands.Pause())
 
     def _status(self) -> str:
         if self.generator.failure is not None:
@@ -229,7 +226,7 @@ class Program:
             case commands.MoveSlot(step):
                 slot = self.slots.move(step)
                 self._say(slot.words().capitalize(), slot.picture)
-            case commands.BackTo(index) if self.session is not None and self.play is not None:
+            case commands.BackTo(index) if self.session is not None:
                 self.session.go_back(index)
                 self.carry_out(commands.Resume())
             case commands.SingleStep() if self.play is not None:
@@ -247,6 +244,8 @@ class Program:
                 self._open_settings()
             case commands.CloseSettings():
                 self._show(self._under)
+            case commands.Recover(words):
+                self._recover(words)
             case commands.ToMenu(notice):
                 self._to_menu(notice)
             case commands.Quit():
@@ -263,58 +262,57 @@ class Program:
         pygame.key.set_repeat(*((350, 60) if repeat else ()))
 
     def _pick(self, scene: Any, place: Place | None = None) -> None:
-        picture = place.picture if place else self.door.load_picture(scene.picture, DEFAULT_SIZE)
+        walk = Walk(self.generator, self.door, scene, self.args.seed, place)
         if not self.generator.alive:
             self.generator.restart()
         self.menu.notice = ""
-        self._scene, self._seed, self._place = scene, self.args.seed, place
-        self.session, self.play = None, None
+        self._leave_walk()
+        self.walk = walk
         known = next((one for one in self.menu.scenes if one.name == scene.name), scene)
-        self._hint = self.sound.scene(known, picture)
-        self._show(LoadingScreen(scene.title, picture, self._progress, self.clock, self.settings.reduced_motion))
+        walk.hint = self.sound.scene(known, walk.card)
+        self._show_loading(walk.card)
+
+    def _show_loading(self, picture: Pixels, said: str = "") -> None:
+        assert self.walk is not None
+        plain = self.settings.reduced_motion
+        self._show(LoadingScreen(self.walk.scene.title, picture, self._progress, self.clock, plain, said))
 
     def _progress(self) -> tuple[float, str]:
-        if self.session is not None:
+        if self.session is not None and self.walk is not None and not self.walk.resuming:
             return 1.0, "Drawing the first frame"
         progress = self.generator.progress
         return 0.95 * progress.fraction, progress.stage
 
-    def _begin(self) -> None:
-        ready = self.generator.ready
-        assert ready is not None
-        place, s = self._place, self.settings
-        if place is None:
-            self._picture = self.door.load_picture(self._scene.picture, ready.size)
-        else:
-            place.check(ready)
-            self._picture = None
+    def _begin(self, walk: Walk, ready: Ready) -> None:
+        s = self.settings
         sampler = InputSampler(ready.spec, self.bindings, s.sensitivity, s.invert)
-        config = PacingConfig(ready.fps, ready.spec.ticks)
-        self.session = PlaySession(self.generator, sampler, self.clock, config)
-        self.session.notices.extend([self._hint] if self._hint else [])
-        self.play = PlayScreen(self.window, self.session, sampler, self.pads, ready.info, s, self.sound)
+
+        def screen(session: PlaySession, sampler: InputSampler) -> PlayScreen:
+            return PlayScreen(self.window, session, sampler, self.pads, ready.info, s, self.sound)
+
+        walk.begin(ready, self.clock, sampler, screen)
         self.choices.tell(self.play)
-        if place is not None:
-            self.session.load(place.path, place.picture)
-        elif self._picture is not None:
-            self.session.begin(self._picture, self.args.seed)
 
     def _restart(self) -> None:
-        origin, seed = self._origin()
-        picture = origin.first if isinstance(origin, Place) else self._picture
-        if self.session is None or self.play is None or picture is None:
-            return
-        if isinstance(origin, Place):
-            self._scene, self._picture, self._seed = origin, picture, seed
-        self.session.begin(picture, seed)
-        self._show(self.play)
-        self.play.capture(True)
+        if self.walk is not None and self.play is not None and self.walk.restart():
+            self._show(self.play)
+            self.play.capture(True)
 
-    def _origin(self) -> tuple[Any, int]:
-        """What this walk began from, a scene or a saved place, and its random seed."""
-        path = self.session.place if self.session is not None else None
-        place = self._places.get(path) if path is not None else None
-        return (place, place.seed) if place is not None else (self._scene, self._seed)
+    def _recover(self, words: str) -> None:
+        """The generator has failed: go on with a new one, or, when nothing was shown or it fails too often, end."""
+        walk = self.walk
+        if walk is None or not walk.may_resume:
+            self._to_menu(words)
+        elif walk.failed(paused=not isinstance(self.screen, PlayScreen)):
+            assert self.play is not None and self.play.last is not None
+            self._show_loading(self.play.last.pixels, words)
+        else:
+            self._to_menu(f"{words} {LOST}")
+
+    def _resume(self, walk: Walk) -> None:
+        said = walk.resume()
+        if walk.session is not None:
+            walk.session.notices.append(said)
 
     def _say(self, words: str, picture: Pixels | None = None) -> None:
         """Tell the player something, wherever they are."""
@@ -327,12 +325,8 @@ class Program:
         self.screen.dirty = True
 
     def _save(self) -> None:
-        if self.session is None or not self.session.started:
-            return
-        self.session.end_rewind()
-        origin, seed = self._origin()
-        self.generator.save_state(self.slots.path(), origin.name, origin.title, seed)
-        self._say(f"Saving in slot {self.slots.current} ...")
+        if self.walk is not None and self.walk.save(self.slots.path()):
+            self._say(f"Saving in slot {self.slots.current} ...")
 
     def _load(self) -> None:
         """To the place in the current slot; when it is refused nothing changes."""
@@ -343,25 +337,19 @@ class Program:
         except UserError as error:
             self._say(str(error))
             return
-        self._places[place.path] = place
-        if self.session is None or self.play is None:
+        if self.walk is None or not self.walk.go_to(place):
             self._pick(place, place)
         else:
-            self.session.load(place.path, place.picture)
             self.carry_out(commands.Resume())
             self._say(self.slots.look().words().capitalize())
 
     def _keep_picture(self) -> None:
-        if self.play is None or self.play.last is None or self.generator.ready is None:
-            return
-        info, (origin, seed) = self.generator.ready.info, self._origin()
-        folder, ticks = data_folder() / "pictures", self.play.session.config.ticks
         try:
-            path = keep_picture(folder, self.play.last, ticks, (origin.name, seed), info)
+            path = self.walk.keep_picture(data_folder() / "pictures") if self.walk is not None else None
         except UserError as error:
             self._say(str(error))
         else:
-            self._say(f"Kept as {path}")
+            self._say(f"Kept as {path}" if path else "")
 
     def _change(self, name: str, value: Any) -> None:
         size = self.generator.ready.size if self.generator.ready is not None else DEFAULT_SIZE
@@ -386,10 +374,15 @@ class Program:
             self.play.capture(False)
             if self.play.stalled and self.generator.alive:
                 self.generator.restart()
-        self.session, self.play = None, None
+        self._leave_walk()
         self.sound.scene(None)
         self.menu.notice = notice
         self._show(self.menu)
+
+    def _leave_walk(self) -> None:
+        if self.walk is not None:
+            self.walk.close()
+        self.walk = None
 
 
 def _pads() -> gamepad.Gamepads | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from controls.action import Action, ActionSpec
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class RingPlan:
 @dataclass(frozen=True)
 class Load:
     """Open a World: `weights` is a folder, `log` the file that gets tracebacks (None: nowhere), `nfe` network calls
-    make a latent frame, `history_mb` may be kept for going back (see `app.history`).
+    make a latent frame, `history_mb` may be kept for going back (see `app.history`), `parallel` processes share the
+    network (0: as many as torchrun started).
     """
 
     weights: Path
@@ -47,6 +48,7 @@ class Load:
     log: Path | None = None
     nfe: int = 1
     history_mb: float = 192.0
+    parallel: int = 0
     version: int = PROTOCOL_VERSION
 
 
@@ -72,12 +74,16 @@ class Step:
 
 @dataclass(frozen=True)
 class SaveState:
-    """Write the World's state to the file `path`, with the names of what is being played."""
+    """Write the World's state to the file `path`, with the names of what is being played.
+
+    `quick`: an automatic state, which need not outlive the machine: not packed and not forced to the disk.
+    """
 
     path: Path
     scene: str = ""
     title: str = ""
     seed: int = 0
+    quick: bool = False
 
 
 @dataclass(frozen=True)

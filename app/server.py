@@ -17,6 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import numpy as np
 
 from app.door import Pixels, WorldLike
 from app.figures import own_peak_rss_mb
@@ -42,7 +45,7 @@ from app.protocol import (
     Stopped,
 )
 from app.ring import RingWriter
-from app.statefile import About, StateFile, check_fits, write_state
+from app.statefile import About, StateFile, check_fits, write_quickly, write_state
 from controls.errors import UserError
 
 OpenWorld = Callable[[Load], WorldLike]
@@ -73,6 +76,8 @@ class _Server:
 
     def _frames(self, epoch: int, index: int, slot: int, frames: Pixels) -> None:
         assert self.writer is not None, "a step before the first reset"
+        if frames.dtype != np.uint8:  # written as bytes, NaN would be any colour
+            raise UserError(f"The pictures of latent frame {index} are {frames.dtype}, not bytes; try another backend.")
         count = self.writer.write(slot, frames)
         times = self.world.timings
         step_ms, decode_ms = (
@@ -114,7 +119,7 @@ class _Server:
 
         def write() -> None:
             try:
-                write_state(*job)
+                (write_quickly if request.quick else write_state)(*job)
                 reply: Reply = Saved(request.path)
             except UserError as error:
                 reply = Failed(str(error), fatal=False, path=request.path)
@@ -179,6 +184,16 @@ def _open(conn: Connection, request: Load, open_world: OpenWorld) -> _Server:
     return _Server(conn, world, request.history_mb)
 
 
+def _sentence(error: Exception, log: Path | None) -> str:
+    """What the player is told of a fault that nobody has foreseen, or of memory that ran out."""
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said:
+        return "The generator ran out of memory; close other programs or choose smaller weights."
+    place = f"; details are in {log}" if log else ""
+    first = (str(error).splitlines() or ["no reason given"])[0]
+    return f"The generator stopped with {type(error).__name__}: {first}{place}."
+
+
 def serve(conn: Connection, request: Load, open_world: OpenWorld) -> None:
     """The child's whole life: open the World, answer requests, leave on Stop or when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -205,14 +220,8 @@ def serve(conn: Connection, request: Load, open_world: OpenWorld) -> None:
             conn.send(Failed(str(error)))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
-        except MemoryError:
-            logging.exception("out of memory")
-            conn.send(Failed("The generator ran out of memory; close other programs or choose smaller weights."))
         except Exception as error:  # any fault of a driver or library ends the child, never the window
             logging.exception("the generator stopped")
-            place = f"; details are in {request.log}" if request.log else ""
-            first = (str(error).splitlines() or ["no reason given"])[0]
-            text = f"The generator stopped with {type(error).__name__}: {first}{place}."
-            conn.send(Failed(text))
+            conn.send(Failed(_sentence(error, request.log)))
     if server is not None and server.writer is not None:
         server.writer.close()

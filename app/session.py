@@ -1,7 +1,8 @@
 """The generator as a child process: started, fed and watched without ever waiting for it.
 
-`GeneratorProcess` lives in the window process; `server.serve` runs in the child. A child that dies shows up as `Failed`
-in `poll`; `restart` starts a fresh one with the same request. The parent removes the shared memory.
+`GeneratorProcess` lives in the window process; `server.serve` runs in the child. A child that dies, or says what cannot
+be read, shows up as `Failed` in `poll`; `restart` starts a fresh one with the same request. The parent removes the
+shared memory. Its end of the pipe never blocks: half a message, or a pipe that nobody empties, must not stop us.
 
 Does not know about windows, pacing or what the player sees.
 """
@@ -9,6 +10,7 @@ Does not know about windows, pacing or what the player sees.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -40,6 +42,7 @@ from controls.action import Action
 
 SAVE_PATIENCE = 15.0  # seconds
 SLOTS = 4  # one being written, one being shown, two of slack
+NOISE = "The generator process said something that cannot be read"
 
 
 class GeneratorProcess:
@@ -65,12 +68,16 @@ class GeneratorProcess:
         )
         self._process.start()
         theirs.close()  # so that the pipe ends when the child does
+        if os.name == "posix":  # elsewhere pipes are of another kind, and waited for by the system
+            os.set_blocking(self._conn.fileno(), False)
         self.ready: Ready | None = None
         self.progress = Progress(0.0, "Starting the generator")
         self.failure: str | None = None
         self.child_peak_rss_mb = 0.0
         self.epoch = 0
         self._unsaved: set[Path] = set()  # asked for and not yet reported
+        self._keeping: dict[Path, int] = {}  # automatic states that were asked for, and in which epoch
+        self._kept: list[Path] = []
         self._ring_epoch = 0  # replies from this epoch on point into the present ring
 
     @property
@@ -83,12 +90,21 @@ class GeneratorProcess:
         """Whether the child can still be asked for something."""
         return self.failure is None
 
-    def restart(self, backend: str | None = None) -> None:
-        """Drop the child and its frames and start a fresh one, optionally on another backend."""
+    @property
+    def nfe(self) -> int:
+        """Network calls per latent frame that the child was asked for."""
+        return self._request.nfe
+
+    def restart(self, backend: str | None = None, nfe: int | None = None) -> None:
+        """Drop the child and its frames and start a fresh one, optionally on another backend or with other calls."""
         self.close(patience=0.1, finish_saving=False)
-        if backend is not None:
-            self._request = replace(self._request, backend=backend)
+        self._request = replace(self._request, backend=backend or self._request.backend, nfe=nfe or self.nfe)
         self._begin()
+
+    def give_up(self, why: str) -> None:
+        """End a child that does not answer; `why` is the sentence that `failure` becomes."""
+        self._process.kill()
+        self.failure = self.failure or why
 
     def wait(self, seconds: float) -> None:
         """Sleep up to `seconds`, less when the child says something or dies."""
@@ -103,17 +119,37 @@ class GeneratorProcess:
                 if not self._conn.poll():
                     break
                 reply: Reply = self._conn.recv()
-            except (EOFError, OSError):
+                if not isinstance(reply, Reply):
+                    raise TypeError
+            except (EOFError, ConnectionError):
                 reply = self._gone()
-            self._note(reply)
-            replies.append(reply)
+            except Exception as error:  # bytes that are no message can raise anything while they are unpacked
+                self._process.kill()
+                reply = Failed(f"{NOISE} ({type(error).__name__}) and was ended.")
+            if not self._is_automatic(reply):
+                self._note(reply)
+                replies.append(reply)
         return replies
+
+    def _is_automatic(self, reply: Reply) -> bool:
+        """Take note of an automatic state that has been written, or could not be: no player has asked for it."""
+        path = reply.path if isinstance(reply, Saved | Failed) else None
+        if path is None or path not in self._keeping:
+            return False
+        if self._keeping.pop(path) == self.epoch and isinstance(reply, Saved):
+            self._kept.append(path)
+        return True
 
     def _gone(self) -> Failed:
         self._process.join(0.2)
         code = self._process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return Failed(f"The generator process ended unexpectedly ({how}); choose a scene to start it again.")
+        if code is None:
+            how = "it does not listen any more"
+        elif code == -9:
+            how = "signal 9: it was killed, perhaps because memory ran out"
+        else:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return Failed(f"The generator process ended unexpectedly ({how}).")
 
     def _note(self, reply: Reply) -> None:
         match reply:
@@ -175,6 +211,21 @@ class GeneratorProcess:
         """Ask for the World's state in a file; `Saved` or a not fatal `Failed` follows."""
         self._unsaved.add(path)
         self._send(SaveState(path, scene, title, seed))
+
+    def keep_state(self, path: Path, scene: str = "", title: str = "", seed: int = 0) -> None:
+        """Ask for an automatic state in a file; `kept` names it once it is whole."""
+        self._keeping[path] = self.epoch
+        self._send(SaveState(path, scene, title, seed, quick=True))
+
+    def kept(self) -> list[Path]:
+        """The automatic states of this epoch that have become whole since the last call."""
+        done, self._kept = self._kept, []
+        return done
+
+    @property
+    def keeping(self) -> bool:
+        """Whether an automatic state was asked for that is not whole yet."""
+        return bool(self._keeping)
 
     def load_state(self, path: Path) -> None:
         """Ask to go to a saved state; `Loaded` follows, after a not fatal `Failed` when it was refused."""

@@ -7,6 +7,7 @@ pickle), bounds every size before it unpacks, and checks every hash.
 
 The pocket world's state is 11.0 MB of float32, 9.8 of them keys and values; those are noise to a compressor, so a file
 has 8 MB where the backend computes in bf16 and about 10 where it computes in fp32 (`run.py benchmark --game`).
+An automatic state, for a restart after a failure, has the same form but is stored as it is: it must be cheap to write.
 
 Does not know about worlds, windows, slots or who asks.
 """
@@ -72,8 +73,18 @@ def write_state(path: Path, about: About, state: State, picture: Pixels, first: 
     return len(blob)
 
 
-def pack_state(about: About, state: State, picture: Pixels, first: Pixels) -> bytes:
-    """The file as bytes."""
+def write_quickly(path: Path, about: About, state: State, picture: Pixels, first: Pixels) -> int:
+    """Save an automatic state: as `write_state`, unpacked, and whole only once this has returned."""
+    blob = pack_state(about, state, picture, first, packed=False)
+    try:
+        path.write_bytes(blob)
+    except OSError as error:
+        raise UserError(f"Cannot write {path} ({error.strerror}); free some space.") from error
+    return len(blob)
+
+
+def pack_state(about: About, state: State, picture: Pixels, first: Pixels, packed: bool = True) -> bytes:
+    """The file as bytes; `packed` False: larger, and made in a fraction of the time."""
     members = {PICTURE: _png(picture), FIRST: _png(first)}
     for name, array in state.items():
         members[f"{ARRAYS}{name}.npy"] = _npy(array)
@@ -83,7 +94,8 @@ def pack_state(about: About, state: State, picture: Pixels, first: Pixels) -> by
     with zipfile.ZipFile(blob, "w", zipfile.ZIP_DEFLATED, compresslevel=LEVEL) as file:
         file.writestr(ABOUT, head)
         for name, data in members.items():
-            file.writestr(name, data, zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED)
+            plain = name.endswith(".png") or not packed
+            file.writestr(name, data, zipfile.ZIP_STORED if plain else zipfile.ZIP_DEFLATED)
     return blob.getvalue()
 
 

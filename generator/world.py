@@ -9,6 +9,7 @@ Does not know about windows, keys, files other than weights, or time.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,14 @@ class World:
 
     `backend` is a name from `runtime.select` ("auto": the fastest that is installed); `threads` bounds CPU threads.
     `nfe` network calls make a latent frame: 1 is the generator, 2 to `MOST_CALLS` its many-step teacher, on the torch
-    backends. UserError when the weights are missing or damaged, have no teacher, or the backend is unknown.
+    backends. `parallel` processes share the network (0: as many as torchrun started). UserError when the weights are
+    missing or damaged, have no teacher, or the backend is unknown.
     """
 
-    def __init__(self, weights: Path, backend: str = "auto", threads: int = 2, nfe: int = 1) -> None:
-        from generator.runtime.multistep import open_dial
-
-        loaded, opened, self._sampler = open_dial(Path(weights), backend, threads, nfe)
+    def __init__(
+        self, weights: Path, backend: str = "auto", threads: int = 2, nfe: int = 1, parallel: int = 0
+    ) -> None:
+        loaded, opened, self._sampler = _open(Path(weights), backend, threads, nfe, parallel)
         config = loaded.config
         self.spec: ActionSpec = config.action_spec
         self.size: tuple[int, int] = config.picture
@@ -97,6 +99,8 @@ class World:
         ahead = turn(self._picture, look.astype(np.float32), encoded) if turn else None
         seen = time.perf_counter()
         latent = self._backend.transformer.step(encoded, rays, ahead)
+        if not latent.isfinite().all():  # decoded it would be any colour
+            raise UserError(f"The world's numbers are no longer finite at latent frame {self.frame_index} (NaN).")
         stepped = time.perf_counter()
         frames = self._backend.decoder.next(latent)
         frames = turn.compose(frames) if turn else frames
@@ -154,6 +158,34 @@ class World:
 
     def _identity(self) -> str:
         return "/".join(filter(None, (self.hash, self._backend.name, self._sampler)))
+
+
+def _open(weights: Path, backend: str, threads: int, nfe: int, parallel: int) -> tuple[Any, Backend, str]:
+    """The loaded weights, what plays them, and the sampler's label."""
+    if parallel > 1 or several():
+        from generator.runtime.parallel import Request, open_parallel
+
+        return *open_parallel(Request(weights, backend, threads, nfe, parallel)), ""
+    from generator.runtime.multistep import open_dial
+
+    return open_dial(weights, backend, threads, nfe)
+
+
+def several() -> bool:
+    """Whether torchrun started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def leads() -> bool:
+    """Whether this process is the one that plays; the others of a group `follow_leader`."""
+    return not several() or os.environ.get("RANK", "0") == "0"
+
+
+def follow_leader(weights: Path, backend: str, threads: int, nfe: int, parallel: int) -> None:
+    """Do a share of what the leading process does, until it ends. UserError when they do not fit."""
+    from generator.runtime.parallel import Request, follow
+
+    follow(Request(Path(weights), backend, threads, nfe, parallel))
 
 
 def _part(state: State, prefix: str) -> State:

@@ -104,6 +104,13 @@ class Screenshot:
 
 
 @dataclass(frozen=True)
+class Recover:
+    """The generator has failed; a sentence says how."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class ToMenu:
     """Back to the scenes, with a sentence when something went wrong."""
 
@@ -132,6 +139,7 @@ Command = (
     | BackTo
     | SingleStep
     | Screenshot
+    | Recover
     | ToMenu
     | Quit
 )

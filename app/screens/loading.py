@@ -12,7 +12,7 @@ import pygame
 from app.door import Pixels
 from app.pacing import Clock
 from app.screens.commands import Command, ToMenu
-from app.widgets import GROUND, QUIET, progress_bar, rounded, shade, text, unit
+from app.widgets import GROUND, QUIET, WARNING, progress_bar, rounded, shade, text, unit, wrap
 from app.window import to_surface
 
 Progress = Callable[[], tuple[float, str]]
@@ -22,14 +22,17 @@ CREEP = 25.0  # seconds in which the bar goes most of the way to the next stage
 class LoadingScreen:
     """`progress` tells (fraction, stage); the bar never goes back and creeps on while a stage takes its time.
 
-    `plain`: it shows the fraction as it is, without moving by itself.
+    `plain`: it shows the fraction as it is, without moving by itself. `said` is a sentence about what has happened.
     """
 
-    def __init__(self, title: str, picture: Pixels, progress: Progress, clock: Clock, plain: bool = False) -> None:
+    def __init__(
+        self, title: str, picture: Pixels, progress: Progress, clock: Clock, plain: bool = False, said: str = ""
+    ) -> None:
         self.title = title
         self.progress = progress
         self.clock = clock
         self.plain = plain
+        self.said = said
         self.dirty = True
         self._picture = to_surface(picture)
         self._shown = 0.0
@@ -75,5 +78,7 @@ class LoadingScreen:
             QUIET,
             "right",
         )
+        for number, line in enumerate(wrap(self.said, 22 * scale, width - 96 * scale) if self.said else []):
+            text(surface, line, (width / 2, (36 + 26 * number) * scale), 22 * scale, WARNING, "centre")
         text(surface, "Esc: back to the scenes", (width / 2, height - 44 * scale), 21 * scale, QUIET, "centre")
         self.dirty = False

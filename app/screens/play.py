@@ -22,10 +22,10 @@ from app.screens.commands import (
     MoveSlot,
     OpenSettings,
     Pause,
+    Recover,
     Restart,
     SaveSlot,
     Screenshot,
-    ToMenu,
 )
 from app.settings import HUDS, Settings
 from app.sound.scape import Soundscape
@@ -171,7 +171,7 @@ class PlayScreen:
         session = self.session
         session.poll()
         if session.failure is not None:
-            return ToMenu(session.failure)
+            return Recover(session.failure)
         session.sample()
         if self._due is None:
             self._due = session.due()

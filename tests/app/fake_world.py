@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class FakeWorld:
 
 
 def open_fake(request: Load) -> FakeWorld:
-    """The backend's name says how the fake behaves: `slow` steps, `stall`, `crash`, `leak`, `broken` or `torchless`."""
+    """The backend's name says how the fake behaves: `slow` steps, `stall`, `crash`, `leak`, `broken`, `chaos:...`."""
     if request.backend == "broken":
         raise ValueError("driver says no")
     if request.backend == "refuse":
@@ -95,7 +96,60 @@ def open_fake(request: Load) -> FakeWorld:
         world.kept = []
     if request.backend == "crash":
         world.step = lambda action: os.kill(os.getpid(), 9)  # type: ignore[assignment, method-assign, return-value]
+    if request.backend.startswith("chaos"):
+        _, how, step, *mark = request.backend.split(":", 3)
+        Chaos(world, how, int(step), Path(mark[0]) if mark else None)
     return world
+
+
+class Chaos:
+    """Spoils a world at its `step`-th step, in every process, or with a `mark` file only in the first one."""
+
+    def __init__(self, world: FakeWorld, how: str, step: int, mark: Path | None) -> None:
+        self.plain, self.how, self.left, self.mark = world.step, how, step, mark
+        world.step = self.step  # type: ignore[method-assign]
+
+    def step(self, action: Any) -> np.ndarray:
+        self.left -= 1
+        if self.left or (self.mark is not None and self.mark.exists()):
+            return self.plain(action)
+        if self.mark is not None:
+            self.mark.touch()
+        return getattr(self, self.how)(action)  # type: ignore[no-any-return]
+
+    def kill(self, action: Any) -> None:
+        os.kill(os.getpid(), 9)
+
+    def leave(self, action: Any) -> None:
+        os._exit(7)
+
+    def stop(self, action: Any) -> None:
+        os.kill(os.getpid(), 19)
+
+    def memory(self, action: Any) -> None:
+        raise MemoryError
+
+    def driver(self, action: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    def nan(self, action: Any) -> None:
+        raise UserError("The world has lost its numbers at latent frame 3 (NaN).")
+
+    def floats(self, action: Any) -> np.ndarray:
+        return self.plain(action) * np.float32("nan")
+
+    def garble(self, action: Any) -> np.ndarray:
+        Connection.send = lambda conn, reply: conn.send_bytes(b"no message at all")  # type: ignore[method-assign]
+        return self.plain(action)
+
+    def other(self, action: Any) -> np.ndarray:
+        said = Connection.send
+        Connection.send = lambda conn, reply: said(conn, {"not": "a reply"})  # type: ignore[method-assign]
+        return self.plain(action)
+
+    def half(self, action: Any) -> np.ndarray:
+        Connection.send = lambda conn, reply: os.write(conn.fileno(), b"\0\0\1\0half of it")  # type: ignore
+        return self.plain(action)
 
 
 @dataclass(frozen=True)

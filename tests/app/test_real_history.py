@@ -50,3 +50,19 @@ def test_saved_and_rewound_the_real_world_makes_the_same_frames(
 def _begun(world: World, picture: np.ndarray) -> dict[str, np.ndarray]:
     world.reset(picture, 0)
     return world.save_state()
+
+
+def test_numbers_that_are_no_longer_finite_are_a_sentence(world_folder: Path, first_picture: np.ndarray) -> None:
+    world, action = World(world_folder, backend="torch-fp32", threads=1), walk(1)[0]
+    world.reset(first_picture, 5)
+    world.step(action)
+    state = world.save_state()
+    for bad in (np.nan, np.inf):
+        spoilt = {name: array.copy() for name, array in state.items()}
+        for name in ("transformer.keys", "transformer.values"):
+            spoilt[name][:] = np.float32(bad)
+        world.load_state(spoilt)
+        with pytest.raises(UserError, match="no longer finite at latent frame 2"):
+            world.step(action)
+    world.load_state(state)
+    assert world.step(action).dtype == np.uint8, "a good state mends it"

@@ -28,6 +28,7 @@ from app.screens.commands import (
     Screenshot,
     ToMenu,
 )
+from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
 from app.screens.navigation import PadKeys
 from app.screens.pause import PauseScreen
@@ -225,7 +226,7 @@ class Visit:
 def visit(opened: Window, tmp_path: Path) -> Iterator[Visit]:
     one = Visit(opened, tmp_path)
     yield one
-    one.program.generator.close()
+    one.program.close()
 
 
 def test_a_whole_visit(visit: Visit) -> None:
@@ -259,7 +260,7 @@ def test_a_whole_visit(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_a_killed_generator_leads_to_the_menu_and_can_be_started_again(visit: Visit, paused: bool) -> None:
+def test_a_killed_generator_comes_back_to_where_the_player_was(visit: Visit, paused: bool) -> None:
     visit.press(pygame.K_RETURN)
     visit.until(visit.on(PlayScreen))
     if paused:
@@ -267,10 +268,11 @@ def test_a_killed_generator_leads_to_the_menu_and_can_be_started_again(visit: Vi
         visit.until(visit.on(PauseScreen))
     assert visit.program.generator.pid is not None
     os.kill(visit.program.generator.pid, 9)
-    visit.until(visit.on(MenuScreen), 5)
-    assert "signal 9" in visit.program.menu.notice
-    visit.press(pygame.K_RETURN)
-    visit.until(visit.on(PlayScreen))
+    visit.until(visit.on(LoadingScreen), 5)
+    assert isinstance(visit.program.screen, LoadingScreen) and "signal 9" in visit.program.screen.said
+    visit.until(visit.on(PauseScreen if paused else PlayScreen))
+    visit.press(pygame.K_ESCAPE)
+    visit.until(visit.on(PlayScreen if paused else PauseScreen))
 
 
 def test_a_bad_picture_is_a_notice_not_a_crash(visit: Visit, tmp_path: Path) -> None:

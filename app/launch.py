@@ -1,0 +1,39 @@
+"""Opening the window and the sound, playing until the player leaves, and closing both whatever happens.
+
+Does not know what is shown or played.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+
+from app.door import Door
+from app.keeping import Keeper
+from app.program import WINDOW_KEYS, Program
+from app.screens import commands
+from app.sound.scape import Soundscape
+from app.window import Window
+
+
+def run(args: Namespace, door: Door) -> int:
+    """Open the window and play until it is closed; returns the exit code. UserError when it cannot start."""
+    door.check_weights(args.weights)
+    keeper = Keeper(reserved=WINDOW_KEYS)
+    settings = replace(keeper.settings, scaling=args.scale or keeper.settings.scaling, fullscreen=args.fullscreen)
+    first = door.find_scene(args.scene) if args.scene else None
+    scenes = door.list_scenes()
+    window = Window("Farstep", settings.fullscreen)
+    try:
+        sound = Soundscape(settings.volume, settings.muted)
+        program = Program(args, door, window, settings, keeper.bindings, scenes, keeper, sound)
+        try:
+            if first is not None:
+                program.carry_out(commands.Pick(first))
+            program.loop()
+        finally:
+            sound.close()
+            program.close()
+    finally:
+        window.close()
+    return 0
