@@ -21,6 +21,16 @@ from generator.model.dit import CausalDiT
 HEAD_DEPTHS = (4 / 9, 13 / 18, 1.0)  # of the body's depth
 
 
+def moved(x: Tensor, shift: Tensor) -> Tensor:
+    """x (B, F, C, H, W), each clip moved down and right by its shift (B, 2); the edge is repeated behind it."""
+    clip = torch.arange(len(x), device=x.device)[:, None, None]
+    rows, columns = (
+        (torch.arange(size, device=x.device) - shift[:, axis, None]).clamp(0, size - 1)
+        for axis, size in enumerate(x.shape[-2:])
+    )
+    return x[clip, :, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 4, 1, 2)  # B H W F C, back in order
+
+
 class QueryHead(nn.Module):
     """A learned query that cross-attends the tokens of one latent frame, or of a clip."""
 
@@ -72,14 +82,18 @@ class Discriminator(nn.Module):
         actions: Tensor,
         rays: Tensor,
         checkpointed: bool = False,
+        shift: Tensor | None = None,
     ) -> Tensor:
         """Judge clean frames (B, F, C, H, W) that followed `recycled` (B, F, C or 2C, H, W) under the conditions.
 
         t (B,); actions (B, F, ticks, P); rays (B, F, R, H, W). Returns float32 logits. Of 2C recycled channels only the
         last frame is read: what a reprojection shows of a worn history is no fault of the frame that is judged.
+        `shift` (B, 2): rows and columns that each clip is moved by before it is cut into patches.
         """
         body, own = self.body, frames.shape[2]
         recycled = torch.cat([recycled[:, :, :own], torch.zeros_like(recycled[:, :, own:])], dim=2)
+        if shift is not None:
+            frames, recycled, rays = (moved(x, shift) for x in (frames, recycled, rays))
         x, shared, _ = body.enter(frames, recycled, body.conditioner.embed_time(t), actions, rays)
         read = []
         layers = body.through_blocks(x, shared, checkpointed=checkpointed, causal=not self.clip_level)

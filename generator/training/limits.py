@@ -27,8 +27,12 @@ class Stage3(Protocol):
     """The settings that are looked at; see AdversarialTraining."""
 
     batch: int
+    accumulate: int
+    still: float
+    centring: float
     frames: int
     segments: int
+    extensions: tuple[int, ...]
     overlap: int
     sigma: float
     penalty_every: int
@@ -41,6 +45,15 @@ def check_settings(config: Stage3) -> None:
     """UserError on settings of stage 3 that cannot be meant."""
     for wrong, words in (
         (config.batch < 1, f"batch={config.batch} holds no clip; give --set batch=1 or more"),
+        (config.accumulate < 1, f"accumulate={config.accumulate} is no update; give --set accumulate=1 or more"),
+        (
+            not 0 <= config.still <= 1,
+            f"still={config.still} is no share of the clips; give a number from 0 to 1, as --set still=0.1",
+        ),
+        (
+            not config.centring >= 0,
+            f"centring={config.centring} would drive the logits apart; give --set centring=0 or more",
+        ),
         (config.frames < 2, f"frames={config.frames} is no clip; give --set frames=2 or more"),
         (config.segments < 1, f"segments={config.segments} is no rollout; give --set segments=1 or more"),
         (
@@ -54,9 +67,18 @@ def check_settings(config: Stage3) -> None:
         ),
         (config.penalty_every < 1, f"penalty_every={config.penalty_every} is no step; give --set penalty_every=1"),
         (
-            config.forced and config.segments > 1,
-            f"forced=True follows true clips, which have one segment, not segments={config.segments}; "
-            "give --set segments=1",
+            any(count < 0 for count in config.extensions),
+            f"extensions={','.join(map(str, config.extensions))} has less than none; give numbers as --set "
+            "extensions=0,1,5",
+        ),
+        (
+            bool(config.extensions) and config.segments > 1,
+            f"extensions={','.join(map(str, config.extensions))} says how many segments there are, and so does "
+            f"segments={config.segments}; give one of them",
+        ),
+        (
+            config.forced and (config.segments > 1 or any(config.extensions)),
+            "forced=True follows true clips, which have one segment; give --set segments=1 and no extensions",
         ),
     ):
         if wrong:
@@ -105,7 +127,7 @@ def estimate_bytes(config: Stage3, dit: DiTConfig) -> float:
 
 
 def step_bytes(config: Stage3, dit: DiTConfig) -> float:
-    """What a step holds beside the weights: the generator's pass waits while the judge makes four, a block is open."""
+    """What a step holds beside the weights: four passes of the judge or the generator's and one, and a block open."""
     value = 2 if config.bf16 else 4
     length = config.frames + (config.overlap if config.segments > 1 else 0)
     past = dit.window + 1 + dit.sink if config.segments > 1 else 0
@@ -114,7 +136,7 @@ def step_bytes(config: Stage3, dit: DiTConfig) -> float:
     cache = 2 * 2 * 4 * dit.depth * config.batch * slots * dit.tokens * dit.model_width  # and its copy
     width = config.batch * length * dit.tokens * dit.model_width
     block = 2 * width * (INNER + 2 * dit.mlp_ratio * value) + 2 * score_bytes(config, dit, length, past)
-    return cache + made + 4 * judged + block
+    return config.accumulate * cache + max(made + judged, 4 * judged) + block
 
 
 def weight_bytes(dit: DiTConfig, bf16: bool) -> float:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from generator.config import PRESETS, build
 from generator.data.latents import Batch
-from generator.model.discriminator import Discriminator
+from generator.model.discriminator import Discriminator, moved
 from generator.model.dit import CausalDiT, DiTConfig
-from generator.training.adversarial import Segment, judge_loss
+from generator.training.judging import judge_loss
+from generator.training.segments import Segment
 
 FRAMES = 6  # within reach of one another: two layers of three latent frames each
 GIVEN = {0: "frames", 1: "recycled", 3: "actions", 4: "rays"}
@@ -168,3 +169,43 @@ def test_a_judge_does_not_read_what_lay_ahead(make_judge, make_inputs):
     assert torch.equal(judge(*inputs), before)
     inputs[1][:, :, :own] += 1.0
     assert not torch.allclose(judge(*inputs), before)
+
+
+# --- another grid ---------------------------------------------------------------------------------------------------
+def test_moved_by_hand():
+    x = torch.arange(2 * 3 * 4).float().reshape(1, 1, 2, 3, 4).expand(4, 2, 2, 3, 4)
+    shift = torch.tensor([[0, 0], [1, 0], [0, 2], [1, 1]])
+    out = moved(x, shift)
+    assert out.shape == x.shape and torch.equal(out[0], x[0])
+    assert torch.equal(out[1, :, :, 1:], x[1, :, :, :-1]) and torch.equal(out[1, :, :, 0], x[1, :, :, 0])
+    assert torch.equal(out[2, ..., 2:], x[2, ..., :-2]) and torch.equal(out[2, ..., 0], x[2, ..., 0])
+    assert torch.equal(out[3, :, :, 1:, 1:], x[3, :, :, :-1, :-1])
+
+
+def test_a_shift_moves_everything_that_lies_in_the_picture_and_leads_all_frames(make_judge, make_inputs):
+    judge = make_judge()
+    frames, recycled, t, actions, rays = make_inputs(judge.body, FRAMES, batch=2)
+    shift = torch.tensor([[0, 1], [1, 1]])
+    frames.requires_grad_()
+    logits = judge(frames, recycled, t, actions, rays, False, shift)
+    with torch.no_grad():
+        by_hand = judge(moved(frames, shift), moved(recycled, shift), t, actions, moved(rays, shift))
+        plain = judge(frames, recycled, t, actions, rays)
+        assert torch.equal(judge(frames, recycled, t, actions, rays, False, torch.zeros(2, 2, dtype=int)), plain)
+    assert torch.equal(logits, by_hand) and (logits - plain).abs().min() > 1e-7
+    logits.sum().backward()
+    blind = frames.grad.abs().amax((1, 2)) == 0  # what left at the bottom and the right, and only that
+    assert not blind[0, :, :-1].any() and blind[0, :, -1].all()
+    assert not blind[1, :-1, :-1].any() and blind[1, -1].all() and blind[1, :, -1].all()
+
+
+@torch.no_grad()
+def test_a_grid_between_the_patches_shows_as_its_own_edges(make_judge, make_inputs):
+    """Cells that alternate from patch to patch look alike inside every patch until the grid is moved."""
+    size = make_judge().body.config
+    step = torch.arange(size.width) // size.patch % 2
+    stripes = step.float().expand(1, 1, 1, size.height, size.width)
+    inside = stripes.unfold(-1, size.patch, size.patch)
+    assert (inside.amax(-1) == inside.amin(-1)).all(), "no edge lies inside a patch"
+    shifted = moved(stripes, torch.tensor([[0, size.patch // 2]])).unfold(-1, size.patch, size.patch)
+    assert (shifted.amax(-1) > shifted.amin(-1)).any()

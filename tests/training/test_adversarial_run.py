@@ -1,9 +1,10 @@
 """Runs of stage 3: a stop is no interruption, failures keep the snapshot, misfits are sentences."""
 
 import dataclasses
+import itertools
 import json
 import math
-from types import SimpleNamespace
+from collections import deque
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ import run as command_line
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.training import adversarial, dit_run
-from generator.training.adversarial import AdversarialTraining, Adversary
+from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.helpers import load_resume, load_tensors
+from generator.training.judging import rmsprop
 from generator.training.metrics import read_metrics
+from generator.training.segments import Drawer
+from generator.training.watch import WATCHED, watch
 
 
 class Killed(Exception):
@@ -58,7 +62,15 @@ def trained(folder) -> dict[str, torch.Tensor]:
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("changes", [{}, {"bf16": True, "segments": 2, "frames": 2}], ids=["fp32", "bf16-segments"])
+RESUMED = {
+    "fp32": {},
+    "bf16-segments": {"bf16": True, "segments": 2, "frames": 2},
+    "accumulated": {"accumulate": 2, "grid_shift": True, "centring": 0.1},
+    "extended": {"extensions": (0, 1), "frames": 3},
+}
+
+
+@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 def test_two_steps_a_stop_and_the_same_command_are_four_steps(config, tmp_path, monkeypatch, undrawn, changes):
     config = dataclasses.replace(config, log_every=1, penalty_every=2, **changes)
     adversarial.train(config, tmp_path / "whole", quiet=True)
@@ -124,11 +136,11 @@ def test_the_snapshot_is_the_average_and_starts_again(config, tmp_path, undrawn)
 # --- the discriminator's beginning ----------------------------------------------------------------------------------
 def test_the_judge_begins_from_the_teacher(config, tmp_path, make_world):
     teacher = make_world(seed=3)
-    run, adversary = adversarial.open_stage(dataclasses.replace(config, teacher=str(teacher)), tmp_path)
+    run, adversary, _ = adversarial.open_stage(dataclasses.replace(config, teacher=str(teacher)), tmp_path)
     body = adversary.judge.body.state_dict()
     assert all(torch.equal(value, body[name]) for name, value in load_weights(teacher).dit.state_dict().items())
     assert not torch.equal(body["embed.weight"], run.dit.embed.weight)
-    _, other = adversarial.open_stage(config, tmp_path / "other")
+    _, other, _ = adversarial.open_stage(config, tmp_path / "other")
     assert torch.equal(other.judge.body.embed.weight, run.dit.embed.weight)
     assert other.judge.body.embed.weight is not run.dit.embed.weight
     assert torch.equal(other.judge.queries[0].query, adversary.judge.queries[0].query), "heads come from the seed"
@@ -148,10 +160,10 @@ def test_a_run_can_begin_with_an_earlier_discriminator(config, tmp_path, undrawn
     assert command_line.main(["train", "adversarial", "--steps", "1", "--start", config.start, *args]) == 0
     assert found[0][0].discriminator == args[1]
     begin = dataclasses.replace(config, discriminator=args[1])
-    _, adversary = adversarial.open_stage(begin, tmp_path / "two")
+    _, adversary, _ = adversarial.open_stage(begin, tmp_path / "two")
     judge = adversary.judge.state_dict()
     assert judge.keys() == left.keys() and all(torch.equal(value, judge[name]) for name, value in left.items())
-    _, fresh = adversarial.open_stage(config, tmp_path / "three")
+    _, fresh, _ = adversarial.open_stage(config, tmp_path / "three")
     assert not torch.equal(fresh.judge.logit.weight, judge["logit.weight"])
 
 
@@ -168,15 +180,15 @@ def test_a_stopped_run_leaves_its_discriminator_too(config, tmp_path, monkeypatc
 
 # --- failures -------------------------------------------------------------------------------------------------------
 def test_figures_that_break_keep_the_last_snapshot(config, tmp_path, monkeypatch, undrawn):
-    draw = dit_run.DiTRun.draw
+    draw = Drawer.rolled
 
-    def broken(run, use="batch", frames=0):
-        batch = draw(run, use, frames)
-        if run.step == 3:
-            batch.target[0, 0, 0, 0, 0] = float("nan")
-        return batch
+    def broken(drawer):
+        batches = draw(drawer)
+        if drawer.run.step == 3:
+            batches[0].target[0, 0, 0, 0, 0] = float("nan")
+        return batches
 
-    monkeypatch.setattr(dit_run.DiTRun, "draw", broken)
+    monkeypatch.setattr(Drawer, "rolled", broken)
     with pytest.raises(UserError, match=r"Step 3 gave no finite .*judge_loss.*--set lr=") as caught:
         adversarial.train(config, tmp_path, quiet=True)
     assert "\n" not in str(caught.value)
@@ -189,7 +201,8 @@ def test_figures_that_break_keep_the_last_snapshot(config, tmp_path, monkeypatch
 
 def test_a_world_that_stands_still_ends_the_run(config, tmp_path, monkeypatch, undrawn):
     monkeypatch.setattr(adversarial, "WATCHED", 3)
-    monkeypatch.setattr(adversarial, "motion_of", lambda clip: 0.1 if clip.frames.requires_grad else 1.0)
+    motions = itertools.cycle([0.1, 1.0])  # of the rollout, of the real clip
+    monkeypatch.setattr(adversarial, "motion_of", lambda clip: next(motions))
     with pytest.raises(UserError, match=r"0\.10 times .* over 3 steps.*--set least_motion=0") as caught:
         adversarial.train(dataclasses.replace(config, least_motion=0.15), tmp_path, quiet=True)
     assert "\n" not in str(caught.value) and "--resume-discriminator-from" in str(caught.value)
@@ -198,26 +211,25 @@ def test_a_world_that_stands_still_ends_the_run(config, tmp_path, monkeypatch, u
     assert trained(tmp_path)["step"] == 4
 
 
-def watched(config, motions) -> int:
+def watched(least_motion, motions) -> int:
     """How many steps with these motions pass before the watch ends the run."""
-    adversary, run = Adversary(None, []), SimpleNamespace(step=0, folder="here")
+    kept = deque(maxlen=WATCHED)
     for number, motion in enumerate(motions):
         try:
-            adversarial.watch(run, config, adversary, {"motion": motion})
+            watch("here", number, {"motion": motion}, kept, least_motion, WATCHED)
         except UserError:
             return number
     return len(motions)
 
 
-def test_only_a_lasting_stop_counts(config):
-    config = dataclasses.replace(config, least_motion=0.2)
-    n = adversarial.WATCHED
-    assert watched(config, [0.0] * (2 * n)) == n - 1
-    assert watched(config, [0.25] * (2 * n)) == 2 * n
-    assert watched(config, [1.0] * n + [0.0] * (2 * n)) == pytest.approx(n + 0.8 * n, abs=1)
-    assert watched(config, ([0.0] * 3 + [1.0]) * n) == 4 * n
-    assert watched(dataclasses.replace(config, least_motion=0.0), [0.0] * (3 * n)) == 3 * n
-    assert watched(dataclasses.replace(config, least_motion=0.0), [1.0, math.nan]) == 1
+def test_only_a_lasting_stop_counts():
+    n = WATCHED
+    assert watched(0.2, [0.0] * (2 * n)) == n - 1
+    assert watched(0.2, [0.25] * (2 * n)) == 2 * n
+    assert watched(0.2, [1.0] * n + [0.0] * (2 * n)) == pytest.approx(n + 0.8 * n, abs=1)
+    assert watched(0.2, ([0.0] * 3 + [1.0]) * n) == 4 * n
+    assert watched(0.0, [0.0] * (3 * n)) == 3 * n
+    assert watched(0.0, [1.0, math.nan]) == 1
 
 
 MISFITS = {
@@ -234,8 +246,16 @@ MISFITS = {
     "sigma nan": ({"sigma": math.nan}, "sigma=nan"),
     "one frame": ({"frames": 1, "overlap": 0}, "frames=1"),
     "batch": ({"batch": 0}, "batch=0"),
+    "accumulate": ({"accumulate": 0}, "accumulate=0 .*--set accumulate=1"),
+    "still": ({"still": 1.5}, "still=1.5 .*--set still=0.1"),
+    "still nan": ({"still": math.nan}, "still=nan"),
+    "centring": ({"centring": -1.0}, "centring=-1.0 .*--set centring=0"),
     "penalty_every": ({"penalty_every": 0}, "penalty_every=0"),
     "forced": ({"forced": True, "segments": 2}, "forced=True .*--set segments=1"),
+    "forced extended": ({"forced": True, "extensions": (0, 1)}, "forced=True .* no extensions"),
+    "extensions": ({"extensions": (0, -1)}, "extensions=0,-1 .*--set extensions=0,1,5"),
+    "two schedules": ({"extensions": (0, 1), "segments": 2}, "extensions=0,1 .*segments=2; give one"),
+    "clips and extension": ({"frames": 15, "overlap": 2, "extensions": (0, 1)}, "--set frames=14"),
     "clips": ({"frames": 18}, "frames=17"),
     "clips and overlap": ({"frames": 15, "overlap": 2, "segments": 2}, "--set frames=14"),
     "no end": ({"steps": 0}, "no end"),
@@ -256,7 +276,7 @@ def test_misfits_are_sentences(config, tmp_path, make_world, misfit):
 
 
 def test_a_folder_of_another_stage_is_refused(config, tmp_path):
-    run = dit_run.open_run(config, tmp_path, "test", lambda settings, dit: adversarial.rmsprop(dit, settings.lr))
+    run = dit_run.open_run(config, tmp_path, "test", lambda settings, dit: rmsprop(dit, settings.lr))
     dit_run.save_run(run)
     with pytest.raises(UserError, match="another stage"):
         adversarial.train(config, tmp_path, quiet=True)

@@ -16,9 +16,12 @@ from generator.data.latents import Batch
 from generator.model.discriminator import Discriminator
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.training import adversarial, limits
-from generator.training.adversarial import AdversarialTraining, Adversary, rmsprop, train_step
+from generator.training.adversarial import train_step
+from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.ema import Ema
+from generator.training.judging import Adversary, rmsprop
 from generator.training.limits import estimate_bytes
+from generator.training.segments import split
 
 GB = 1e9
 
@@ -46,20 +49,21 @@ def held_by_a_step(config, sizes) -> int:
     """Most bytes of tensors alive in a whole step with a model of these sizes, its weights included."""
     with Held() as held:
         dit, judge = CausalDiT(sizes), Discriminator(CausalDiT(sizes))
-        number = config.batch
 
-        def draw(use="batch", frames=0):
-            long, c = frames or config.frames, sizes
-            target = torch.randn(number, long, c.latent_channels, c.height, c.width)
-            rays = torch.randn(number, long, c.ray_channels, c.height, c.width)
-            actions = torch.randn(number, long, c.ticks, c.action_fields)
-            return Batch(target[:, 0], target, actions, rays, actions[..., :2])
+        def draw(frames):
+            c, number = sizes, config.batch * config.accumulate
+            target = torch.randn(number, frames, c.latent_channels, c.height, c.width)
+            rays = torch.randn(number, frames, c.ray_channels, c.height, c.width)
+            actions = torch.randn(number, frames, c.ticks, c.action_fields)
+            return split(Batch(target[:, 0], target, actions, rays, actions[..., :2]), config.batch)
 
         run = SimpleNamespace(
-            dit=dit, optimisers=rmsprop(dit, 0.0), ema=Ema(dit, 0.9), step=0, draw=draw, device=torch.device("cpu"),
+            dit=dit, optimisers=rmsprop(dit, 0.0), ema=Ema(dit, 0.9), step=0, device=torch.device("cpu"),
             tokenizer=None, parallax=None, world=SimpleNamespace(hfov=90.0), autocast=contextlib.nullcontext,
         )  # fmt: skip
-        train_step(run, config, Adversary(judge, rmsprop(judge, 0.0)))
+        rolled, led = (lambda: draw(config.frames)), (lambda number: draw(config.frames))
+        drawer = SimpleNamespace(rolled=rolled, others=lambda use, frames: draw(frames), steering=led)
+        train_step(run, config, Adversary(judge, rmsprop(judge, 0.0)), drawer)
     return held.most
 
 
@@ -68,7 +72,12 @@ SIZES = DiTConfig(4, 4, 32, model_width=32, depth=3, heads=1, window=3, sink=0)
 
 @pytest.mark.parametrize(
     ("changes", "shape"),
-    [({}, {}), ({"segments": 2, "overlap": 2}, {"sink": 1}), ({"checkpointed": False}, {})],
+    [
+        ({}, {}),
+        ({"segments": 2, "overlap": 2}, {"sink": 1}),
+        ({"checkpointed": False}, {}),
+        ({"segments": 2, "overlap": 2, "accumulate": 3}, {}),
+    ],
     ids=str,
 )
 def test_the_estimate_is_what_a_step_holds_and_not_twice_as_much(changes, shape):
@@ -118,6 +127,8 @@ def test_the_estimate_holds_what_is_certain_and_grows_with_what_grows():
     boundaries = 5 * 12 * dit.tokens * dit.model_width * dit.depth * 4
     assert whole > 16 * mine + 12 * theirs + 5 * boundaries
     assert whole < 3 * GB, "the shipped settings fit a small machine"
+    more = estimate_bytes(dataclasses.replace(config, accumulate=4), dit)
+    assert whole < more < estimate_bytes(dataclasses.replace(config, batch=20), dit) / 1.5
     for changes in ({"batch": 6}, {"frames": 13}, {"segments": 2}, {"checkpointed": False}):
         assert estimate_bytes(dataclasses.replace(config, **changes), dit) > whole, changes
     big = build(DiTConfig, PRESETS["aapt-8b"]["dit"], "dit")

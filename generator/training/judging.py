@@ -1,0 +1,181 @@
+"""The discriminator's side of stage 3: relativistic losses, approximate R1 and R2, and its updates.
+
+Shape key: B batch, F latent frames, C channels, H, W latent size.
+Losses: relativistic pairs, softplus(D_fake - D_real) for D and the reverse for G. RMSProp. Source: AAPT section 3.4;
+the centring of logits after Adversarial Flow Models (arXiv 2511.22475).
+
+Does not know how clips were made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from controls.errors import UserError
+from generator.checkpoint import load_weights
+from generator.model.discriminator import Discriminator
+from generator.model.dit import CausalDiT
+from generator.training.adversarial_settings import AdversarialTraining
+from generator.training.dit_run import DiTRun
+from generator.training.helpers import Optimisers, load_optimisers, load_tensors
+from generator.training.segments import Clip
+from generator.training.watch import WATCHED
+
+FORETOLD = 0.05  # squared error of the recycled channels at which the anchor has half its weight
+SATURATED = 10.0  # a logit beyond this size teaches almost nothing
+
+
+def judge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's relativistic loss from paired logits (B, F)."""
+    return nnf.softplus(fake - real).mean()
+
+
+def maker_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The generator's relativistic loss from paired logits (B, F)."""
+    return nnf.softplus(real - fake).mean()
+
+
+def drift_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """How far paired logits (B, F) lie from zero together; their difference, all that teaches, is left alone."""
+    return (real + fake).square().mean()
+
+
+def anchor_loss(real: Clip, fake: Clip) -> Tensor:
+    """Squared error to the paired clip, frame by frame the weaker the less the recycled channels foretold (ours).
+
+    A few judged clips say little about standing still and turning, where the answer is known exactly; where one walks,
+    squared error would blur what the discriminator sharpens.
+    """
+    known = real.recycled[:, :, -real.frames.shape[2] :]
+    novelty = (known - real.frames).square().mean((2, 3, 4))
+    error = (fake.frames.float() - real.frames).square().mean((2, 3, 4))
+    return (error * FORETOLD / (FORETOLD + novelty)).mean()
+
+
+@dataclass
+class Bench:
+    """A discriminator on one draw of what a pair of clips is judged under: t (B,), and how far each clip is shifted."""
+
+    judge: Discriminator
+    t: Tensor
+    shift: Tensor | None = None
+    checkpointed: bool = False
+
+    def __call__(self, clip: Clip, frames: Tensor | None = None, checkpointed: bool | None = None) -> Tensor:
+        """Logits of a clip, or of other `frames` in its place."""
+        spare = self.checkpointed if checkpointed is None else checkpointed
+        shown = clip.frames if frames is None else frames
+        return self.judge(shown, clip.recycled, self.t, clip.actions, clip.rays, spare, self.shift)
+
+
+def smoothness(bench: Bench, clip: Clip, logits: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Approximate R1 (real) or R2 (fake): squared change of the logits when the frames are moved by sigma noise."""
+    return (logits - bench(clip, clip.frames + sigma * noise)).square().mean()
+
+
+@dataclass
+class Adversary:
+    """The discriminator's side of a run, and the motion of the last rollouts over that of real clips."""
+
+    judge: Discriminator
+    optimisers: Optimisers
+    motion: deque[float] = field(default_factory=lambda: deque(maxlen=WATCHED))
+
+
+def rmsprop(network: nn.Module, lr: float) -> Optimisers:
+    """RMSProp with alpha 0.9 and nothing else, as the paper has it."""
+    chosen = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.RMSprop(chosen, lr=lr, alpha=0.9)
+    for group in optimiser.param_groups:
+        group["peak"] = lr
+    return [optimiser]
+
+
+def open_adversary(config: AdversarialTraining, run: DiTRun) -> Adversary:
+    """The discriminator from stage 1 weights, from an earlier discriminator, or as the run left it."""
+    body = CausalDiT(run.dit.config)
+    try:
+        body.load_state_dict(load_weights(Path(config.teacher or config.start)).dit.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"The stage 1 weights in {config.teacher!r} are of another model than {config.start!r}; give matching ones."
+        ) from error
+    torch.manual_seed(config.seed)
+    judge = Discriminator(body, config.clip_level).to(run.device).train()
+    adversary = Adversary(judge, rmsprop(judge, config.judge_lr or config.lr))
+    if run.resumed is not None:
+        try:
+            judge.load_state_dict(run.resumed["judge"])
+            load_optimisers(adversary.optimisers, run.resumed["judge_optimisers"])
+            adversary.motion.extend(run.resumed["motion"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{str(run.folder)!r} holds a run of another stage or model; choose another folder with --run."
+            ) from error
+        run.resumed = None  # as large as the discriminator and its averages
+    elif config.discriminator:
+        load_judge(judge, Path(config.discriminator))
+    return adversary
+
+
+def load_judge(judge: Discriminator, path: Path) -> None:
+    """Put an earlier run's discriminator in place; UserError when the file is not one of this model."""
+    tensors, _ = load_tensors(path)
+    try:
+        judge.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{str(path)!r} is no discriminator of this model; choose the file of a like run.") from error
+
+
+@dataclass
+class Pair:
+    """A generated and a real clip of equal length, and what both are judged under."""
+
+    real: Clip
+    fake: Clip
+    t: Tensor
+    shift: Tensor | None = None
+
+    def bench(self, judge: Discriminator, checkpointed: bool) -> Bench:
+        """The discriminator that judges the two."""
+        return Bench(judge, self.t, self.shift, checkpointed)
+
+
+def update_judge(
+    run: DiTRun, config: AdversarialTraining, adversary: Adversary, pairs: list[Pair], generator: torch.Generator
+) -> dict[str, float]:
+    """One discriminator update on all pairs, with the penalties on every `penalty_every`-th step; its figures."""
+    judge, totals = adversary.judge, dict.fromkeys(("judge_loss", "penalty", "gap", "saturated"), 0.0)
+    penalised = (run.step + 1) % config.penalty_every == 0  # these are also the steps whose figures are written
+    noises: dict[str, Tensor] = {}
+    for name in ("real", "fake") if penalised else ():
+        shape = (sum(len(pair.t) for pair in pairs), *pairs[0].real.frames.shape[1:])
+        noises[name] = torch.randn(shape, generator=generator, device=generator.device)
+    for optimiser in adversary.optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    for number, pair in enumerate(pairs):
+        with run.autocast():
+            bench, both = pair.bench(judge, config.checkpointed), {}
+            penalties = torch.zeros((), device=pair.t.device)
+            for name, clip in (("real", pair.real), ("fake", pair.fake)):
+                both[name] = bench(clip)
+                if penalised:
+                    noise = noises[name].split(config.batch)[number]
+                    penalties = penalties + smoothness(bench, clip, both[name], noise, config.sigma)
+            loss = judge_loss(both["real"], both["fake"])
+            drift = config.centring * drift_loss(both["real"], both["fake"]) if config.centring else 0.0
+        ((loss + drift + config.penalty * config.penalty_every * penalties) / len(pairs)).backward()
+        saturated = torch.cat([both["real"], both["fake"]]).abs().gt(SATURATED).float().mean()
+        gap = (both["real"] - both["fake"]).mean()
+        for name, value in zip(totals, (loss, penalties, gap, saturated), strict=True):
+            totals[name] += value.item() / len(pairs)
+    norm = nn.utils.get_total_norm([p.grad for p in judge.parameters() if p.grad is not None])
+    for optimiser in adversary.optimisers:
+        optimiser.step()
+    return totals | {"judge_norm": norm.item()}
