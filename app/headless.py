@@ -88,7 +88,7 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     scene = door.find_scene(args.scene) if args.scene else _first_scene(door)
     door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
     load = Load(  # nobody will go back
-        args.weights, args.backend, args.threads, log_path(), args.nfe, history_mb=0, parallel=args.parallel
+        args.weights, args.backend, args.threads, log_path(), args.nfe or 1, history_mb=0, parallel=args.parallel
     )
     generator = GeneratorProcess(load, door.open_world)
     try:

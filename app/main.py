@@ -20,11 +20,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: the fastest that works)")
     parser.add_argument(
-        "--nfe", type=int, default=1, help="network calls per latent frame: 1, or 2 to 10 of the slower teacher"
+        "--nfe", type=int, help="network calls per latent frame: 1, or 2 to 10 of the slower teacher (default: as set)"
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the generator (default 2)")
     parser.add_argument(
-        "--parallel", type=int, default=0, metavar="P", help="processes that share the network (torchrun's, if it started)"
+        "--parallel", type=int, default=0, metavar="P", help="processes that share the network (default: torchrun's)"
     )
     parser.add_argument("--scale", choices=("smooth", "integer"), help="how the window enlarges a frame")
     parser.add_argument("--fullscreen", action="store_true", help="start with the whole screen")
@@ -50,11 +50,11 @@ def play(args: Namespace, door: Door | None = None) -> int:
     for name, least in (("frames", 1), ("threads", 1), ("seed", 0), ("parallel", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}; give {least} or more.")
-    if not 1 <= args.nfe <= MOST_CALLS:
+    if args.nfe is not None and not 1 <= args.nfe <= MOST_CALLS:
         raise UserError(f"--nfe is {args.nfe}; give 1, or 2 to {MOST_CALLS} network calls per latent frame.")
     try:
         if door is None and follow_leader(
-            Load(args.weights, args.backend, args.threads, nfe=args.nfe, parallel=args.parallel)
+            Load(args.weights, args.backend, args.threads, nfe=args.nfe or 1, parallel=args.parallel)
         ):
             return 0
         door = door or default_door()

@@ -41,9 +41,7 @@ class World:
     missing or damaged, have no teacher, or the backend is unknown.
     """
 
-    def __init__(
-        self, weights: Path, backend: str = "auto", threads: int = 2, nfe: int = 1, parallel: int = 0
-    ) -> None:
+    def __init__(self, weights: Path, backend: str = "auto", threads: int = 2, nfe: int = 1, parallel: int = 0) -> None:
         loaded, opened, self._sampler = _open(Path(weights), backend, threads, nfe, parallel)
         config = loaded.config
         self.spec: ActionSpec = config.action_spec

@@ -1,5 +1,6 @@
 """Several processes for one test: forked (nothing is imported again), bounded in time, and always cleaned up."""
 
+import faulthandler
 import multiprocessing
 import os
 import sys
@@ -19,7 +20,7 @@ from generator.model.ranks import Meeting
 forks = pytest.mark.skipif(sys.platform != "linux", reason="these tests fork, which is safe with torch on Linux only")
 
 
-def together(count: int, act: Callable[[Meeting], Any], seconds: float = 90.0) -> list[Any]:
+def together(count: int, act: Callable[[Meeting], Any], seconds: float = 240.0) -> list[Any]:
     """What `act` returns in each of `count` processes, in the order of their ranks; tensors and plain data only.
 
     AssertionError with the traceback of the first process that failed, or when one is not done in time.
@@ -27,7 +28,8 @@ def together(count: int, act: Callable[[Meeting], Any], seconds: float = 90.0) -
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        processes = [context.Process(target=_one, args=(folder, r, count, act), daemon=True) for r in range(count)]
+        given = [(folder, rank, count, act, 0.9 * seconds) for rank in range(count)]
+        processes = [context.Process(target=_one, args=args, daemon=True) for args in given]
         end = time.perf_counter() + seconds
         try:
             for process in processes:
@@ -41,16 +43,22 @@ def together(count: int, act: Callable[[Meeting], Any], seconds: float = 90.0) -
                 process.join()
         wrong = sorted(folder.glob("*.txt"), key=lambda path: path.stat().st_mtime)
         assert not wrong, f"process {wrong[0].stem} of {count}: {wrong[0].read_text()}"
-        assert not late, f"processes {late} of {count} were not done after {seconds} s"
+        stacks = "\n".join((folder / f"{rank}.stacks").read_text() for rank in late)
+        assert not late, f"processes {late} of {count} were not done after {seconds} s: {stacks}"
         return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _one(folder: Path, rank: int, count: int, act: Callable[[Meeting], Any]) -> None:
+def _one(folder: Path, rank: int, count: int, act: Callable[[Meeting], Any], seconds: float) -> None:
     torch.set_num_threads(1)
+    with (folder / f"{rank}.stacks").open("w") as stacks:
+        faulthandler.dump_traceback_later(seconds, file=stacks)
+        _act(folder, rank, count, act)
+    os._exit(0)  # nothing of pytest's is to be finished here
+
+
+def _act(folder: Path, rank: int, count: int, act: Callable[[Meeting], Any]) -> None:
     try:
         meeting = Meeting(rank, count, dist.FileStore(str(folder / "store"), count), patience=30.0)
         torch.save(act(meeting), folder / f"{rank}.pt")
     except BaseException:
         (folder / f"{rank}.txt").write_text(traceback.format_exc())
-    sys.stdout.flush()
-    os._exit(0)  # nothing of pytest's is to be finished here

@@ -1,13 +1,19 @@
 """One network on several processes is the network on one: latents, pictures, bytes sent, and refusals."""
 
 import copy
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from controls.action import Action
+from controls.errors import UserError
 from generator import rollout
-from generator.model.ranks import counted, spans
+from generator.model.ranks import Meeting, counted, disagreement, spans
 from generator.model.share import Share
+from generator.runtime import parallel
+from generator.world import World
 from tests.processes import forks, together
 
 STEPS = 14  # the window of the tiny world is 3, so that it is filled after 4 and long past at the end
@@ -80,3 +86,108 @@ def test_a_text_prefix_is_shared_by_heads(make_dit):
     assert (right - without).abs().max() > 0.01
     for made in together(2, act):
         assert (made - right).abs().max() < LATENT
+
+
+# --- a world ---------------------------------------------------------------------------------------------------------
+def play(world, picture, look, steps):
+    """Pictures of `steps` latent frames with half the keys held and a turning head, uint8 (T, Y, X, 3)."""
+    action = Action(np.tile(np.arange(len(world.spec.keys)) % 2, (4, 1)).astype(np.uint8), look)
+    return np.concatenate([world.step(action) for _ in range(steps)])
+
+
+@pytest.mark.parametrize(("reproject", "byte"), [(False, 0.002), (True, 0.3)])  # mean difference, of 255
+def test_a_world_on_two_processes_is_the_world_on_one(make_world, first_picture, monkeypatch, reproject, byte):
+    world_folder = make_world(reproject=reproject)
+    look = np.float32([[2, -1]] * 4)
+    alone = World(world_folder, "torch-fp32", threads=1)
+    right = [alone.reset(first_picture, 7), play(alone, first_picture, look, 6)]
+    kept = alone.save_state()
+    right += [play(alone, first_picture, look, 3)]
+
+    def act(meeting):
+        monkeypatch.setattr(parallel, "launched", lambda: (meeting.rank, meeting.size))
+        monkeypatch.setattr(parallel.Meeting, "arranged", lambda: meeting)
+        request = parallel.Request(world_folder, "torch-fp32", 1)
+        if meeting.rank:
+            parallel.follow(request)
+            return []
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        world = World(world_folder, "torch-fp32", threads=1)
+        made = [world.reset(first_picture, 7), play(world, first_picture, look, 6)]
+        own = world.save_state()
+        assert {k: (v.shape, v.dtype) for k, v in own.items() if k != "identity"} == {
+            k: (v.shape, v.dtype) for k, v in kept.items() if k != "identity"
+        }
+        made += [play(world, first_picture, look, 3)]
+        with pytest.raises(UserError, match="torch-fp32-x2"):
+            world.load_state(kept)
+        with pytest.raises(UserError, match="damaged"):
+            world.load_state(own | {"transformer.keys": own["transformer.keys"][:1]})
+        world.load_state(own)
+        made += [play(world, first_picture, look, 3)]
+        name = world.info["backend"]
+        world._backend.transformer.crew.stop()
+        return [torch.from_numpy(video) for video in made], name
+
+    (made, name), _ = together(2, act)
+    assert name == "torch-fp32-x2"
+    for mine, theirs in zip(made, [*right, right[-1]], strict=True):
+        gap = (mine.int() - torch.from_numpy(theirs).int()).abs()
+        # bytes on the edge of rounding; a reprojection feeds them back and chooses between pictures by a threshold
+        assert theirs.std() > 10 and gap.float().mean() < byte and (reproject or gap.max() <= 1)
+    assert torch.equal(made[2], made[3]), "a state leads to the same frames"
+
+
+def refusal(folders, **request):
+    """What each of two processes is told."""
+
+    def act(meeting):
+        with pytest.raises(UserError) as told:
+            parallel.assemble(meeting, parallel.Request(folders[meeting.rank], "torch-fp32", 1, **request))
+        return str(told.value)
+
+    said = together(len(folders), act)
+    assert len(set(said)) == 1 and "\n" not in said[0]
+    return said[0]
+
+
+def test_processes_that_do_not_fit_are_all_told_the_same(world_folder, make_world, tmp_path):
+    assert "disagree on the weights" in refusal([world_folder, make_world(9)])
+    assert "Process 1 stopped: There are no weights" in refusal([world_folder, tmp_path])
+    odd = make_world(heads=2, height=6, width=6)
+    assert "2 attention heads cannot be shared evenly by 3 processes; start 2" in refusal([odd] * 3)
+    assert refusal([world_folder] * 2, nfe=4).startswith("Several processes make")
+    assert "--parallel 4 is not the 2 processes" in refusal([world_folder] * 2, parallel=4)
+    broken = tmp_path / "broken"
+    shutil.copytree(world_folder, broken)
+    next(broken.glob("*.safetensors")).write_bytes(b"half")
+    assert "Process 1 stopped" in (said := refusal([world_folder, broken])) and "damaged" in said
+
+
+def test_a_preset_that_differs_is_named_before_the_weights():
+    abouts = [{"preset": "debug", "weights": "a"}, {"preset": "pocket", "weights": "b"}]
+    assert "disagree on the preset: process 0 has 'debug', process 1 has 'pocket'" in disagreement(abouts, ["", ""])
+
+
+def test_one_that_does_not_come_is_not_waited_for_forever():
+    def act(meeting):
+        if meeting.rank:
+            return ""
+        impatient = Meeting(0, 2, meeting.store, patience=1.0)
+        with pytest.raises(UserError, match="within 1 s") as told:
+            impatient.agree("request", {})
+        return str(told.value)
+
+    assert together(2, act)[0]
+
+
+def test_the_leader_going_ends_the_others(world_folder):
+    def act(meeting):
+        crew = parallel.assemble(meeting, parallel.Request(world_folder, "torch-fp32", 1))
+        if meeting.rank == 0:
+            return ""
+        with pytest.raises(UserError, match="leads has gone") as told:
+            crew.follow()
+        return str(told.value)
+
+    assert together(2, act)[1]
