@@ -9,6 +9,7 @@ Does not know how anything is done.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -241,12 +242,22 @@ def evaluate(args: argparse.Namespace) -> int:
 def fill_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--weights", type=Path, help="time these weights (default: random ones of the preset)")
+    parser.add_argument("--resolution", default="", metavar="WxH", help="of random weights (default: the preset's)")
+    parser.add_argument("--window", type=int, default=0, help="latent frames, of random weights")
     parser.add_argument("--backend", default="auto", help="a backend, or 'all'")
+    parser.add_argument("--dtype", default="", help="fp32, bf16, int8 or fp8, of a backend that offers it")
     parser.add_argument("--frames", type=int, default=120, help="latent frames to time")
-    parser.add_argument("--far", type=int, default=0, help="also time the steps before this latent frame")
+    parser.add_argument("--far", default="", metavar="LIST", help="also time steps at these latent frames: 400,4000")
+    parser.add_argument("--sweep", action="append", default=[], metavar="NAME=LIST", help="window=.. or resolution=..")
+    parser.add_argument("--alone", action="store_true", help="without the eager path and two passes beside it")
+    parser.add_argument("--text", type=int, default=128, metavar="TOKENS", help="text prefix of models that read one")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--counts", action="store_true", help="only count parameters, FLOPs and bytes of each part")
+    parser.add_argument("--roofline", action="store_true", help="the floor of each part on this machine, and its time")
     parser.add_argument("--game", action="store_true", help="time saving, loading and rewinding instead")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the figures as tables")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the figures as a picture (PNG)")
 
 
 def benchmark(args: argparse.Namespace) -> int:
@@ -258,9 +269,24 @@ def benchmark(args: argparse.Namespace) -> int:
         request = Load(args.weights or DEFAULT_WEIGHTS, args.backend, args.threads)
         write_json(args.json, measure_game(open_world(request)))
         return 0
-    from generator.evaluation.latency import benchmark as run
+    from controls.files import write_atomic
+    from generator.evaluation import benchmark_page as page
+    from generator.evaluation.benchmark import Plan, benchmark, parse_far, roofline_of
 
-    write_json(args.json, run(args.preset, args.weights, args.backend, args.frames, args.far, args.threads))
+    names = ("preset", "weights", "resolution", "window", "backend", "dtype", "frames", "threads")
+    plan = Plan(**{name: getattr(args, name) for name in names}, text_tokens=args.text, far=parse_far(args.far))
+    plan = dataclasses.replace(plan, sweep=tuple(args.sweep), beside=not args.alone)
+    if args.plot:
+        page.check_matplotlib()
+    if args.roofline or args.counts:
+        report = roofline_of(plan, measure=args.roofline)
+    else:
+        report = benchmark(plan, lambda text: print(text, file=sys.stderr, flush=True))
+    if args.markdown:
+        write_atomic(args.markdown, page.to_markdown(report))
+    if args.plot:
+        page.write_plot(report, args.plot)
+    write_json(args.json, report)
     return 0
 
 

@@ -10,13 +10,18 @@ from __future__ import annotations
 import ctypes.util
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from controls.errors import UserError
+
+if TYPE_CHECKING:
+    from generator.checkpoint import Weights
 
 OLDEST_PYTHON = (3, 11)
 TIMED = 20  # latent frames of the speed check
@@ -177,7 +182,7 @@ def weights_and_speed(weights: Path, threads: int) -> list[str]:
         return [str(error), "Without weights nothing can be played; train a world with run.py train all --help"]
     about = f"preset {loaded.config.preset}, stage {loaded.config.stage}, world {loaded.config.world}"
     lines = [f"The weights in {weights} are whole: {about}, hash {loaded.hash[:12]}."]
-    report = time_backend(loaded, "auto", TIMED, 0, threads)
+    report = time_backend(loaded, "auto", TIMED, threads=threads)
     took, times = report["total_ms"]["p50"], report["real_time_factor"]
     ticks = loaded.config.action_spec.ticks
     lines.append(
@@ -186,4 +191,35 @@ def weights_and_speed(weights: Path, threads: int) -> list[str]:
     )
     if times < 1:
         lines.append("That is too slow for smooth play; close other programs, add threads, or take smaller weights.")
-    return lines
+    return [*lines, *quality_dial(weights, loaded, report, threads)]
+
+
+def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads: int) -> list[str]:
+    """Which --nfe this machine holds in real time: one as timed, more by the time of one call of a torch backend."""
+    from generator.evaluation.latency import time_backend
+    from generator.runtime.multistep import MANY_STEP, TORCH, load_teacher
+    from generator.samplers.sampler import FEWEST, MOST
+
+    limit = 1e3 * loaded.config.action_spec.ticks / loaded.config.fps
+    rate = f"{loaded.config.fps:g} frames a second"
+    one = f"--nfe 1 {'holds' if report['total_ms']['p50'] <= limit else 'does not hold'} {rate} on this machine."
+    if loaded.config.stage not in MANY_STEP and not (folder / "teacher").is_dir():
+        return [f"{one} These weights have no many-step teacher, so there is no other setting."]
+    teacher = load_teacher(folder, FEWEST)[0]
+    if report["backend"] not in TORCH or teacher.hash != loaded.hash:
+        report = time_backend(teacher, "torch-bf16", TIMED, (), threads)
+    call = report["transformer_ms"]["p50"]
+    rest = report["total_ms"]["p50"] - call
+    most = calls_held(call, rest, limit)
+    more = f"--nfe {FEWEST} to {min(most, MOST)} hold it too" if most > FEWEST else f"--nfe {FEWEST} holds it too"
+    if most < FEWEST:
+        more = f"--nfe {FEWEST} and more do not"
+    about = (
+        f"{call:.0f} ms a call and {rest:.0f} ms for the rest, of {limit:.0f} ms per {loaded.config.action_spec.ticks}"
+    )
+    return [f"{one} With the teacher, {more} ({report['backend']}: {about} frames)."]
+
+
+def calls_held(call: float, rest: float, limit: float) -> int:
+    """How many calls of `call` ms fit beside `rest` ms into `limit` ms."""
+    return max(0, math.floor((limit - rest) / call))

@@ -1,21 +1,22 @@
-"""`run.py benchmark`: how long a latent frame takes on this machine, through the very backends that play uses.
+"""How long a latent frame takes on this machine, through the very backends that play uses.
 
 Shape key: Y, X video size, C channels, H, W latent size, P action fields, R ray channels. All times are in ms unless a
 name says otherwise; p50 and p99 are percentiles over latent frames. Timing starts once the rolling cache is full.
-`reproject_ms` is null where the model recycles no reprojection.
+A latent frame is timed in four parts, each until its device is done: reproject (null where the model recycles no
+reprojection), transformer, decode (composing included) and copy-out (to where a window would read the pictures).
 `real_time_factor` is generated time over the time it took: 1 just keeps up.
-`step_ms_at_40` and `step_ms_at_far` are medians of short bursts taken in turn from two saved states, so that a machine
-that slows down meanwhile slows both.
+`step_ms_at` are medians of short bursts taken in turn from saved states of a young and of older sessions, so that a
+machine that slows down meanwhile slows all.
 
-Does not know whether the pictures are any good.
+Does not know whether the pictures are any good, or what a benchmark compares.
 """
 
 from __future__ import annotations
 
-import gc
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,22 @@ import torch
 
 from controls.action import Action, ActionSpec, encode
 from controls.camera import Camera
-from controls.errors import UserError
-from generator.checkpoint import Weights, load_weights
-from generator.evaluation.timing import forget_peak, peak_memory_mb, percentiles
-from generator.runtime.backend import Backend
+from generator.checkpoint import Weights
+from generator.evaluation.timing import forget_peak, peak_device_mb, peak_memory_mb, percentiles, synchronise
+from generator.runtime.backend import Backend, LaunchedDecoder
 from generator.runtime.build import random_weights
 from generator.runtime.encode import encode_picture
-from generator.runtime.select import BACKENDS, open_backend
+from generator.runtime.select import open_backend
+
+__all__ = ["random_weights", "time_backend"]
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Trace = list[tuple[torch.Tensor, Pixels]]
-NEAR = 40  # latent frames: the window is full, the session young
+NEAR = 40  # latent frames: the session is young
 BURST, BURSTS = 5, 12
 COMPARED = 8  # latent frames that backends are compared over
-REFERENCE = "torch-fp32"
+PARTS = ("reproject", "transformer", "decode", "copy_out")
 
 
 @dataclass(frozen=True)
@@ -56,98 +58,98 @@ class Drive:
         return encode(action, self.spec), rays.reshape(-1, *self.size), action.look
 
 
-def benchmark(
-    name: str, weights: Path | None, backend: str = "auto", frames: int = 120, far: int = 0, threads: int = 2
-) -> dict[str, Any]:
-    """Time one backend, or each of them with `all`, on random weights of a preset or on given ones.
-
-    UserError on an unknown preset or backend, missing weights, or a model that memory cannot hold.
-    """
-    if frames < 1 or far < 0 or threads < 1:
-        raise UserError(
-            f"--frames {frames}, --far {far}, --threads {threads}: frames and threads start at 1, far at 0."
-        )
-    loaded = load_weights(Path(weights)) if weights else random_weights(name)
-    if backend != "all":
-        return time_backend(loaded, backend, frames, far, threads)
-    reports: dict[str, Any] = {}
-    reference = trace(open_backend(REFERENCE, loaded, threads), loaded)
-    for each in (b for b in BACKENDS if b != "auto"):
-        try:
-            reports[each] = time_backend(loaded, each, frames, far, threads, reference)
-        except UserError as error:
-            reports[each] = {"missing": str(error)}
-        gc.collect()
-    return {"preset": loaded.config.preset, "weights_hash": loaded.hash, "threads": threads, "backends": reports}
-
-
 def time_backend(
-    weights: Weights, name: str, frames: int, far: int, threads: int, reference: Trace | None = None
+    weights: Weights,
+    name: str,
+    frames: int,
+    far: Sequence[int] = (),
+    threads: int = 2,
+    reference: Trace | None = None,
+    text: torch.Tensor | None = None,
 ) -> dict[str, Any]:
-    """The report of one backend, with its distance to the reference's trace when that is given."""
-    config = weights.config
-    forget_peak()
+    """The report of one backend, with its distance to the reference's trace when that is given.
+
+    `far` are latent frames at which a step is timed again; text (1, L, text_width) for models that read one.
+    """
+    device = weights.dit.embed.weight.device
+    forget_peak(device)
     began = time.perf_counter()
-    backend, drive = open_backend(name, weights, threads), drive_of(weights)
+    backend = open_backend(name, weights, threads, text)
     opened = time.perf_counter()
-    picture = first_picture(backend, weights)
-    first = time.perf_counter() - opened
-    rows, untimed = [], config.dit.window + config.dit.sink + 3
-    for k in range(untimed + frames):
-        _, pictures, took = one_frame(backend, drive, k, picture)
-        picture = pictures[-1]
-        rows.append(took)
-    spent = np.array(rows[untimed:])
-    total, ticks = spent.sum(1), config.action_spec.ticks
-    per_frame = float(np.median(total))
     report: dict[str, Any] = {
-        "preset": config.preset,
+        "preset": weights.config.preset,
+        "resolution": list(weights.config.picture),
+        "window": weights.config.dit.window,
         "weights_hash": weights.hash,
         "backend": backend.name,
+        "device": device_name(backend.device),
+        "switches": dict(backend.switches),
         "threads": threads,
         "frames": frames,
-        "transformer_ms": percentiles(spent[:, 1]),
-        "reproject_ms": percentiles(spent[:, 0]) if backend.reprojection else None,
-        "decode_ms": percentiles(spent[:, 2]),
-        "total_ms": percentiles(total),
-        "fps": 1e3 * ticks / per_frame,
-        "real_time_factor": 1e3 * ticks / config.fps / per_frame,
         "open_s": opened - began,
-        "first_frame_s": first,
-        "step_ms_at_40": None,
-        "step_ms_at_far": None,
-        "far": far or None,
+        **time_frames(backend, weights, frames, opened - began),
+        "step_ms_at": None,
         "far_ratio": None,
     }
     if far:
-        report |= near_and_far(backend, weights, drive, far)
+        report |= near_and_far(backend, weights, far)
     if reference is not None:
         report |= compare(trace(backend, weights), reference)
-    return report | {"peak_rss_mb": peak_memory_mb()}
+    return report | {"peak_rss_mb": peak_memory_mb(), "peak_device_mb": peak_device_mb(backend.device)}
 
 
-def near_and_far(backend: Backend, weights: Weights, drive: Drive, far: int) -> dict[str, float]:
-    """Median step time at latent frame 40 and at `far`, in bursts taken in turn; and far over near.
+def time_frames(backend: Backend, weights: Weights, frames: int, open_s: float = 0.0) -> dict[str, Any]:
+    """Times of each part over `frames` latent frames after the cache has filled, and of the first frame."""
+    config, drive = weights.config, drive_of(weights)
+    began = time.perf_counter()
+    picture = first_picture(backend, weights)
+    first = time.perf_counter() - began
+    ring = np.zeros((config.action_spec.ticks, *picture.shape), np.uint8)
+    rows, untimed, generated = [], config.dit.window + config.dit.sink + 3, 0.0
+    for k in range(untimed + frames):
+        _, pictures, took = one_frame(backend, drive, k, picture, ring)
+        picture = pictures[-1]
+        rows.append(took)
+        generated = generated or time.perf_counter() - began
+    spent = np.array(rows[untimed:])
+    total, ticks = spent.sum(1), config.action_spec.ticks
+    per_frame = float(np.median(total))
+    found = {f"{part}_ms": percentiles(spent[:, number]) for number, part in enumerate(PARTS)}
+    return {
+        **found,
+        "reproject_ms": found["reproject_ms"] if backend.reprojection else None,
+        "total_ms": percentiles(total),
+        "fps": 1e3 * ticks / per_frame,
+        "real_time_factor": 1e3 * ticks / config.fps / per_frame,
+        "first_frame_s": first,
+        "first_generated_s": open_s + generated,
+    }
+
+
+def near_and_far(backend: Backend, weights: Weights, far: Sequence[int]) -> dict[str, Any]:
+    """Median step time at latent frame 40 and at each later one, in bursts taken in turn; and the last over the first.
 
     Only the transformer runs: what lies ahead is the first picture's reprojection throughout.
     """
-    transformer, kept = backend.transformer, []
+    transformer, drive, kept = backend.transformer, drive_of(weights), []
     ahead = look_ahead(backend, first_picture(backend, weights), drive.inputs(0))
-    for stop in (min(NEAR, far), far):
+    for stop in sorted({min(NEAR, *far), *far}):
         while transformer.frame_index < stop:
             transformer.step(*drive.inputs(transformer.frame_index)[:2], ahead)
         kept.append((stop, transformer.state()))
-    times: tuple[list[float], list[float]] = ([], [])
+    times: dict[int, list[float]] = {stop: [] for stop, _ in kept}
     for _ in range(BURSTS):
-        for (start, state), spent in zip(kept, times, strict=True):
+        for start, state in kept:
             transformer.load(state)
             for k in range(start, start + BURST):
                 (actions, rays, _), began = drive.inputs(k), time.perf_counter()
                 transformer.step(actions, rays, ahead)
+                synchronise(backend.device)
                 if k > start:  # the first one after a load finds a cold cache
-                    spent.append(1e3 * (time.perf_counter() - began))
-    near, late = (float(np.median(spent)) for spent in times)
-    return {"step_ms_at_40": near, "step_ms_at_far": late, "far_ratio": late / near}
+                    times[start].append(1e3 * (time.perf_counter() - began))
+    found = {stop: float(np.median(spent)) for stop, spent in times.items()}
+    first, *_, last = found.values() if len(found) > 1 else [*found.values()] * 2
+    return {"step_ms_at": {str(stop): took for stop, took in found.items()}, "far_ratio": last / first}
 
 
 def drive_of(weights: Weights) -> Drive:
@@ -183,41 +185,69 @@ def look_ahead(backend: Backend, picture: Pixels, inputs: tuple[Float, Float, Fl
 
 
 def one_frame(
-    backend: Backend, drive: Drive, k: int, picture: Pixels
-) -> tuple[torch.Tensor, Pixels, tuple[float, float, float]]:
+    backend: Backend, drive: Drive, k: int, picture: Pixels, ring: Pixels | None = None
+) -> tuple[torch.Tensor, Pixels, tuple[float, ...]]:
     """Generate the latent frame (1, C, H, W) after a picture (Y, X, 3), and its pictures (4, Y, X, 3).
 
-    Also the ms in the reprojection, in the transformer and in the decoder.
+    Also the ms of each of PARTS; pictures are copied out to `ring` (4, Y, X, 3) if given.
     """
-    inputs, began = drive.inputs(k), time.perf_counter()
+    inputs, decoder = drive.inputs(k), backend.decoder
+    times = [time.perf_counter()]
+
+    def done() -> None:
+        synchronise(backend.device)
+        times.append(time.perf_counter())
+
     ahead = look_ahead(backend, picture, inputs)
-    seen = time.perf_counter()
+    done()
     latent = backend.transformer.step(*inputs[:2], ahead)
-    stepped = time.perf_counter()
-    pictures = backend.decoder.next(latent)
-    pictures = backend.reprojection.compose(pictures) if backend.reprojection else pictures
-    done = time.perf_counter()
-    return latent, pictures, (1e3 * (seen - began), 1e3 * (stepped - seen), 1e3 * (done - stepped))
+    done()
+    if isinstance(decoder, LaunchedDecoder):  # a GPU's pictures are copied out once they stand
+        decoder.launch(latent)
+        done()
+        pictures = decoder.fetch()
+    else:
+        pictures = decoder.next(latent)
+        if backend.reprojection:
+            pictures = backend.reprojection.compose(pictures)
+        done()
+    if isinstance(decoder, LaunchedDecoder) and backend.reprojection:
+        pictures = backend.reprojection.compose(pictures)
+    if ring is not None:
+        np.copyto(ring, pictures)
+    done()
+    return latent, pictures, tuple(1e3 * (b - a) for a, b in pairwise(times))
 
 
-def trace(backend: Backend, weights: Weights) -> Trace:
+def trace(backend: Backend, weights: Weights, frames: int = COMPARED) -> Trace:
     """The first latents (1, C, H, W) and pictures (4, Y, X, 3) of the benchmark's walk."""
     drive, picture = drive_of(weights), first_picture(backend, weights)
     made: Trace = []
-    for k in range(COMPARED):
+    for k in range(frames):
         latent, pictures, _ = one_frame(backend, drive, k, picture)
-        made.append((latent, pictures))
+        made.append((latent.cpu(), pictures))
         picture = pictures[-1]
     return made
 
 
+def relative_error(made: torch.Tensor, right: torch.Tensor) -> float:
+    """The distance of latents over the size of the right ones."""
+    return float((made - right).norm() / right.norm())
+
+
 def compare(made: Trace, right: Trace) -> dict[str, float]:
     """Distance to the reference over a free rollout, where errors feed on themselves."""
-    errors = [float((a - b).norm() / b.norm()) for (a, _), (b, _) in zip(made, right, strict=True)]
+    errors = [relative_error(a, b) for (a, _), (b, _) in zip(made, right, strict=True)]
     levels = [np.abs(a.astype(int) - b.astype(int)) for (_, a), (_, b) in zip(made, right, strict=True)]
     return {
         "latent_relative_error_first": errors[0],
         "latent_relative_error": float(np.mean(errors)),
+        "latent_relative_error_last": errors[-1],
         "pixel_error_mean": float(np.mean(levels)),
         "pixel_error_max": float(np.max(levels)),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's own name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

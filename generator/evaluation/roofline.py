@@ -184,24 +184,27 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """The roofline as a table."""
-    machine = report["machine"]
-    lines = [
+    """The roofline, or bare counts, as a table."""
+    about = (
         f"{report['preset']} at {'x'.join(map(str, report['resolution']))}, window {report['window']}: "
         f"{report['parameters'] / 1e6:,.1f} million parameters, {report['flops'] / 1e12:.3g} TFLOP and "
-        f"{report['bytes'] / 1e9:.3g} GB per latent frame. {machine['device']}, {machine['dtype']}: "
-        f"{machine['flops_per_s'] / 1e12:.3g} TFLOP/s, {machine['copy_bytes_per_s'] / 1e9:.3g} GB/s.",
-        "",
-        "| part | parameters, million | GFLOP | MB | floor ms | measured ms | times the floor |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in report["parts"]:
-        took = "" if row["measured_ms"] is None else f"{row['measured_ms']:.3g}"
-        times = "" if row["times_floor"] is None else f"{row['times_floor']:.2f}"
-        name = row["part"] + (" (once a session)" if row["once_a_session"] else "")
-        lines.append(
-            f"| {name} | {row['parameters'] / 1e6:,.2f} | {row['flops'] / 1e9:,.3g} | {row['bytes'] / 1e6:,.3g} | "
-            f"{row['floor_ms']:.3g} | {took} | {times} |"
+        f"{report['bytes'] / 1e9:.3g} GB per latent frame."
+    )
+    head = "| part | parameters, million | GFLOP | MB |"
+    if machine := report.get("machine"):
+        about += (
+            f" {machine['device']}, {machine['dtype']}: {machine['flops_per_s'] / 1e12:.3g} TFLOP/s, "
+            f"{machine['copy_bytes_per_s'] / 1e9:.3g} GB/s."
         )
-    lines.append(f"| all, per latent frame | | | | {report['floor_ms']:.3g} | {report['measured_ms']:.3g} | |")
+        head += " floor ms | measured ms | times the floor |"
+    lines = [about, "", head, "|" + "---|" * (head.count("|") - 1)]
+    for row in report["parts"]:
+        name = row["part"] + (" (once a session)" if row["once_a_session"] else "")
+        cells = [name, f"{row['parameters'] / 1e6:,.2f}", f"{row['flops'] / 1e9:,.3g}", f"{row['bytes'] / 1e6:,.3g}"]
+        if machine:
+            took, times = row["measured_ms"], row["times_floor"]
+            cells += [f"{row['floor_ms']:.3g}", f"{took:.3g}" if took else "", f"{times:.2f}" if times else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    if machine:
+        lines.append(f"| all, per latent frame | | | | {report['floor_ms']:.3g} | {report['measured_ms']:.3g} | |")
     return "\n".join(lines) + "\n"

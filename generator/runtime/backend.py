@@ -8,8 +8,8 @@ Does not know which backends exist, or about scenes and players.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,17 @@ class Decoder(Protocol):
         """Continue from `state()`."""
 
 
+@runtime_checkable
+class LaunchedDecoder(Protocol):
+    """A decoder whose `next` is these two, so that another stream can work in between."""
+
+    def launch(self, latent: Tensor) -> None:
+        """Begin to decode a latent frame (1, C, H, W); returns at once."""
+
+    def fetch(self) -> Pixels:
+        """The pictures of the last launch, uint8 (4, Y, X, 3), once they stand."""
+
+
 Encoder = Callable[[Tensor], Tensor]
 Perceiver = Callable[[Tensor], Seen]
 
@@ -75,6 +86,7 @@ class Reprojection:
 
     def __init__(self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None) -> None:
         self.turn, self.encode, self.perceive = turn, encode, perceive
+        self.device = next(turn.vae.parameters()).device
         self.pace = turn.no_pace(1)
         self.views: Views | None = None
 
@@ -87,8 +99,8 @@ class Reprojection:
         """picture uint8 (Y, X, 3), look (ticks, 2) degrees and actions (ticks, P) to the normalised latent
         (1, C, H, W) float32; the pace goes on.
         """
-        video = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
-        given = (torch.from_numpy(look)[None], torch.from_numpy(actions)[None])
+        video = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        given = [torch.from_numpy(array)[None].to(self.device) for array in (look, actions)]
         self.views, self.pace = self.turn.ahead(video, *given, self.pace, self.perceive)
         return self.encode(self.views.pictures).float()
 
@@ -96,7 +108,7 @@ class Reprojection:
     def compose(self, frames: Pixels) -> Pixels:
         """What is shown of the decoded frames (ticks, Y, X, 3) that follow the last call."""
         assert self.views is not None, "what lies ahead comes before what is made of it"
-        video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+        video = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
         return to_pixels(self.turn.compose(self.views, video))
 
     def state(self) -> State:
@@ -110,18 +122,23 @@ class Reprojection:
 
 @dataclass
 class Backend:
-    """A transformer, a decoder and perhaps a reprojection under one name, as reports show it."""
+    """A transformer, a decoder and perhaps a reprojection under one name, as reports show it.
+
+    `device` is where they run, `switches` what a backend with choices chose, by name.
+    """
 
     name: str
     transformer: Transformer
     decoder: Decoder
     reprojection: Reprojection | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    switches: dict[str, Any] = field(default_factory=dict)
 
 
 def to_pixels(video: Tensor) -> Pixels:
     """Video (1, T, 3, Y, X) in [-1, 1] to uint8 (T, Y, X, 3)."""
     scaled = (video[0].float().clamp(-1, 1) + 1) * 127.5
-    return np.asarray(scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+    return np.asarray(scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
 
 def to_array(tensor: Tensor) -> npt.NDArray[Any]:

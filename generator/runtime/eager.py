@@ -27,15 +27,18 @@ from generator.tokenizer.vae import VideoVAE
 
 
 class EagerTransformer:
-    """`rollout.advance` behind the backend's interface."""
+    """`rollout.advance` behind the backend's interface, after a text prefix (1, L, text_width) if one is given."""
 
-    def __init__(self, dit: CausalDiT) -> None:
+    @torch.inference_mode()
+    def __init__(self, dit: CausalDiT, text: Tensor | None = None) -> None:
         self.dit = dit
+        self.prefix = None if text is None else dit.prefill(text)
         self.run: rollout.RolloutState | None = None
 
     def reset(self, first: Tensor, seed: int) -> None:
         """See `backend.Transformer.reset`."""
         self.run = rollout.start(self.dit, first, seed)
+        self.run.prefix = self.prefix
 
     @property
     def frame_index(self) -> int:
@@ -79,6 +82,7 @@ class EagerTransformer:
         weight = self.dit.embed.weight
         recycled = to_tensor(state["recycled"], weight)
         self.run = rollout.start(self.dit, recycled, int(state["place"][0]))
+        self.run.prefix = self.prefix
         self.run.cache.keys.copy_(to_tensor(state["keys"], weight))
         self.run.cache.values.copy_(to_tensor(state["values"], weight))
         self.run.frame_index = int(state["place"][1])

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from typing import TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
@@ -16,7 +18,16 @@ from generator.checkpoint import Weights
 from generator.runtime.backend import Backend, Reprojection
 from generator.runtime.eager import EagerDecoder, EagerTransformer, eager_encoder
 
-BACKENDS = ("auto", "torch-fp32", "torch-bf16", "torch-compiled", "openvino")
+Module = TypeVar("Module", bound=nn.Module)
+
+# families of backends, and what each is called in each type that it offers
+TYPES: dict[str, dict[str, str]] = {
+    "torch": {"fp32": "torch-fp32", "bf16": "torch-bf16"},
+    "torch-compiled": {"bf16": "torch-compiled"},
+    "openvino": {"bf16": "openvino"},
+}
+BACKENDS = ("auto", *(name for family in TYPES.values() for name in family.values()))
+EAGER = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}
 
 
 def best_backend() -> str:
@@ -24,25 +35,68 @@ def best_backend() -> str:
     return "openvino" if importlib.util.find_spec("openvino") else "torch-bf16"
 
 
-def open_backend(name: str, weights: Weights, threads: int) -> Backend:
-    """Build a backend; UserError when the name is unknown or its package is missing."""
+def backend_name(name: str, dtype: str = "") -> str:
+    """The backend of a family, or of a name's family, that computes in this type; any name as it is without a type.
+
+    UserError when the name is unknown or the family does not offer the type.
+    """
+    if not dtype:
+        if name in TYPES and name not in BACKENDS:
+            return next(iter(TYPES[name].values()))
+        if name not in BACKENDS:
+            raise UserError(f"Unknown backend {name!r}{did_you_mean(name, [*BACKENDS, *TYPES])}.")
+        return name
+    chosen = best_backend() if name == "auto" else name
+    families = [family for family, types in TYPES.items() if chosen == family or chosen in types.values()]
+    if not families:
+        raise UserError(f"Unknown backend {name!r}{did_you_mean(name, [*BACKENDS, *TYPES])}.")
+    offered = TYPES[families[0]]
+    if dtype not in offered:
+        raise UserError(
+            f"The backend {families[0]!r} does not compute in --dtype {dtype}; choose {', '.join(offered)}."
+        )
+    return offered[dtype]
+
+
+def require(package: str, name: str, extra: str = "") -> None:
+    """UserError, naming the command that installs it, when a backend's package is missing."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"The backend {name!r} needs the package {package}; run: pip install {extra or package}")
+
+
+def open_backend(name: str, weights: Weights, threads: int, text: Tensor | None = None) -> Backend:
+    """Build a backend; UserError when the name is unknown or its package is missing.
+
+    A text prefix (1, L, text_width) is read by the torch backends alone.
+    """
     if name not in BACKENDS:
         raise UserError(f"Unknown backend {name!r}{did_you_mean(name, BACKENDS)}.")
     torch.set_num_threads(threads)
     chosen = best_backend() if name == "auto" else name
-    if chosen in ("torch-fp32", "torch-bf16"):
-        dtype = torch.float32 if chosen == "torch-fp32" else torch.bfloat16
-        dit = copy.deepcopy(weights.dit).to(dtype)
-        vae = copy.deepcopy(weights.tokenizer).to(dtype)
-        turn = weights.reprojector(vae)
-        seen = Reprojection(turn, eager_encoder(turn)) if turn else None
-        return Backend(chosen, EagerTransformer(dit), EagerDecoder(vae), seen)
+    if chosen in EAGER:
+        return open_eager(chosen, weights, EAGER[chosen], text)
+    if text is not None:
+        raise UserError(f"The backend {chosen!r} reads no text prefix; choose {' or '.join(EAGER)}.")
     if chosen == "torch-compiled":
         from generator.runtime.compiled import open_compiled
 
         return open_compiled(chosen, weights)
-    if importlib.util.find_spec("openvino") is None:
-        raise UserError(f"The backend {chosen!r} needs the package openvino; run: pip install openvino")
+    require("openvino", chosen)
     from generator.runtime.openvino import open_openvino
 
     return open_openvino(chosen, weights, threads)
+
+
+def open_eager(name: str, weights: Weights, dtype: torch.dtype, text: Tensor | None = None) -> Backend:
+    """Plain torch in this type, wherever the weights are."""
+    dit, vae = in_dtype(weights.dit, dtype), in_dtype(weights.tokenizer, dtype)
+    turn = weights.reprojector(vae)
+    seen = Reprojection(turn, eager_encoder(turn)) if turn else None
+    return Backend(name, EagerTransformer(dit, text), EagerDecoder(vae), seen, dit.embed.weight.device)
+
+
+def in_dtype(module: Module, dtype: torch.dtype) -> Module:
+    """The module itself if it is of this type, else a copy that is."""
+    if all(parameter.dtype == dtype for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).to(dtype)
