@@ -132,7 +132,7 @@ def collect(args: argparse.Namespace) -> int:
 
 # --- train ----------------------------------------------------------------------------------------------------------
 def fill_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--run", type=Path, help="folder of this run (default runs/STAGE)")
     parser.add_argument("--data", type=Path, default=Path("runs/data/halls"), help="recorded clips")
@@ -152,8 +152,11 @@ def fill_train(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> int:
     import torch
 
+    from controls.strict_yaml import did_you_mean
     from generator.training.stages import train_all, train_stage
 
+    if args.stage not in STAGES:
+        raise UserError(f"Unknown stage {args.stage!r}{did_you_mean(args.stage, STAGES)}.")
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.stage == "all":
@@ -204,7 +207,7 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, curves and pictures")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the curves of --drift as a picture")
     parser.add_argument("--clips", type=int, default=16, help="held-out clips to judge picture by picture")
-    parser.add_argument("--split", default="held_seed", help="held_seed, held_map or train")
+    parser.add_argument("--split", default="held_seed", help="held_seed, held_map or train; several with commas")
     parser.add_argument(
         "--drift", type=int, default=0, metavar="FRAMES", help="also drift: video frames of each rollout, 1440 a minute"
     )
@@ -236,6 +239,20 @@ def evaluate(args: argparse.Namespace) -> int:
         from generator.evaluation.page import write_pages
 
         write_pages(made, args.html, args.png)
+    return 0
+
+
+def fill_compare(parser: argparse.ArgumentParser) -> None:
+    from generator.evaluation.compare import add_arguments
+
+    add_arguments(parser)
+
+
+def compare(args: argparse.Namespace) -> int:
+    from generator.evaluation import compare as comparing
+
+    made = comparing.compare(comparing.asked_of(args), lambda text: print(text, file=sys.stderr, flush=True))
+    print(comparing.markdown(made["rows"]))
     return 0
 
 
@@ -310,6 +327,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Comman
     "train": ("train a stage, or all of them", fill_train, train),
     "learn-times": ("learn the teacher's time steps for a number of network calls", fill_learn_times, learn_times),
     "evaluate": ("measure a world on held-out clips", fill_evaluate, evaluate),
+    "compare": ("train and measure the paper's comparisons, one table", fill_compare, compare),
     "benchmark": ("time a world on this machine", fill_benchmark, benchmark),
     "doctor": ("say what this machine has and what would run", fill_doctor, doctor),
 }

@@ -41,6 +41,7 @@ FAMILIES = {
     "next": "next latent frame, real history",
     "rollout_1s": "free rollout at 1 s",
     "rollout_4s": "free rollout at 4 s",
+    "halves": "real, one half against the other",
 }
 
 
@@ -91,9 +92,7 @@ def render(evaluation: Evaluation) -> str:
         tiles(report),
         drift_section(evaluation.drift) if evaluation.drift else "",
         "".join(sheet_section(sheet) for sheet in evaluation.sheets),
-        quality_table(report),
-        distance_table(report),
-        control_table(report),
+        *(table for of, part in by_split(report) for table in split_tables(part, of)),
         everything(report),
     ]
     body = "\n".join(part for part in parts if part)
@@ -104,6 +103,20 @@ def render(evaluation: Evaluation) -> str:
         f"<title>{escape(title)} · Farstep</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
+
+
+def by_split(report: Report) -> list[tuple[str, Report]]:
+    """The report, and of every split but the first what to say of it and its figures under their plain names."""
+    found = [("", report)]
+    for split in (name.strip() for name in str(report["split"]).split(",")[1:]):
+        names = [key for key in report if key.startswith(split + ".")]
+        found.append((f", {split}", {key.removeprefix(split + "."): report[key] for key in names}))
+    return found
+
+
+def split_tables(report: Report, of: str) -> list[str]:
+    """The tables of one split."""
+    return [quality_table(report, of), distance_table(report, of), control_table(report, of)]
 
 
 def write_pages(evaluation: Evaluation, html: Path | None, picture: Path | None) -> None:
@@ -240,7 +253,7 @@ def table(heads: list[str], rows: Iterable[list[str]]) -> str:
     return f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def quality_table(report: Report) -> str:
+def quality_table(report: Report, of: str = "") -> str:
     """PSNR and LPIPS beside the baselines; bold where the world beats both."""
     rows = []
     for family, title in FAMILIES.items():
@@ -257,10 +270,10 @@ def quality_table(report: Report) -> str:
         "PSNR: higher is better; LPIPS: lower. Baselines: the last known picture again, or shifted by the look. "
         "Bold: better than both."
     )
-    return f'<section><h2>Picture by picture</h2><p class="said">{said}</p>{table(heads, rows)}</section>'
+    return f'<section><h2>Picture by picture{escape(of)}</h2><p class="said">{said}</p>{table(heads, rows)}</section>'
 
 
-def distance_table(report: Report) -> str:
+def distance_table(report: Report, of: str = "") -> str:
     """Distances between their floor and ceiling."""
     rows = []
     for name in ("fvd.16", "fvd.32"):
@@ -278,11 +291,17 @@ def distance_table(report: Report) -> str:
         "Lower is better. Floor: real against real; ceiling: real through the tokenizer alone. "
         "Figures compare at the same count only."
     )
+    if report.get("fvd.few"):
+        said += " FVD is of fewer than 256 windows here, which makes it larger than it is."
     heads = ["", "world", "floor", "ceiling", "count"]
-    return f'<section><h2>Distances</h2><p class="said">{said}</p>{table(heads, rows)}</section>' if rows else ""
+    return (
+        f'<section><h2>Distances{escape(of)}</h2><p class="said">{said}</p>{table(heads, rows)}</section>'
+        if rows
+        else ""
+    )
 
 
-def control_table(report: Report) -> str:
+def control_table(report: Report, of: str = "") -> str:
     """Response to the mouse and keys beside that of the game itself."""
     rows = []
     for name in ("yaw", "pitch", "forward"):
@@ -293,7 +312,7 @@ def control_table(report: Report) -> str:
         "a tick at a steady walk."
     )
     heads = ["", "correlation", "real clips", "slope", "real clips"]
-    return f'<section><h2>Control</h2><p class="said">{said}</p>{table(heads, rows)}</section>'
+    return f'<section><h2>Control{escape(of)}</h2><p class="said">{said}</p>{table(heads, rows)}</section>'
 
 
 def everything(report: Report) -> str:

@@ -5,6 +5,7 @@ Shape key: T video frames, Y, X video size, F latent frames.
 `next`       each latent frame generated from its true past, decoded after true latents (LPIPS as above).
 `rollout_1s`, `rollout_4s`  the pictures of latent frames 6 and 24 of a free rollout from the clip's first frame
              alone under its own actions; null when the clips are shorter.
+`halves`     pictures of one half of the split against those of the other half: what knowing nothing scores, the floor.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
 Every `psnr` is that of the mean squared error over all pictures of all clips, so that stills, which the baselines get
 perfect, do not lift it; every `lpips` is a mean over pictures.
@@ -14,7 +15,9 @@ tokenizer alone and `.floor` of the real ones; null when the split has no other 
 `control`    measured against commanded motion in the rollouts; `control.real` the same of the real clips (control.py).
 `motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth;
              `.static` when it is hardly anything.
-`fvd.16`, `fvd.32` on demand: see video_distance.py. `drift` on demand: see drift.py.
+`fvd.16`, `fvd.32` on demand: see video_distance.py; `fvd.few` says that a hand held fewer windows than FVD should have.
+`drift` on demand: see drift.py. Of several splits the first has these names, those of the others begin with theirs, as
+in `held_map.next.psnr`; drift is of the first alone.
 
 Does not know what the figures should be.
 """
@@ -56,12 +59,16 @@ from generator.world import World
 
 HORIZONS = {"rollout_1s": 6, "rollout_4s": 24}  # latent frames; 24 is as far as a rollout goes here
 FAMILIES = ("tokenizer", "next", *HORIZONS)
+ENOUGH = 256  # windows of a hand that FVD should have
 SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between their pictures
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none)."""
+    """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none).
+
+    `split` may be several with commas, the first of which has the plain names.
+    """
 
     clips: int = 16
     split: str = "held_seed"
@@ -131,26 +138,32 @@ def evaluate(
         torch.set_num_threads(settings.threads)
     loaded, dataset = load_weights(Path(weights)), Dataset.open(data)
     _check(loaded, dataset)
-    config, clips = loaded.config, dataset.select(settings.split)
-    if not clips:
-        raise UserError(
-            f"The data set {str(data)!r} has no clips in the split {settings.split!r}; choose another with --split."
-        )
+    config, splits = loaded.config, clips_of(dataset, settings.split)
     lpips = Lpips("alexnet")
     network = _picture_network(lpips, settings.fid)
-    windows = [deal(dataset, clips, length, settings.windows) for length in LENGTHS] if settings.fvd else []
+    windows = {
+        split: [deal(dataset, clips, length, settings.windows) for length in LENGTHS] if settings.fvd else []
+        for split, clips in splits.items()
+    }
     i3d = I3D() if settings.fvd else None
-    plan = Plan(settings.drift, settings.rollouts)
+    plan, first = Plan(settings.drift, settings.rollouts), next(iter(splits))
     if settings.drift:
         plan.cut(config.fps, config.action_spec.ticks)
         world = World(Path(weights), settings.backend, settings.threads or torch.get_num_threads())
-    report, sheets = clip_figures(loaded, dataset, clips, settings, Scores(lpips), network, say)
-    for dealt in windows:
-        assert i3d is not None
-        report |= fvd_figures(loaded, dataset, dealt, i3d, say)
+    report: dict[str, Any] = {}
+    sheets: list[Sheet] = []
+    for split, clips in splits.items():
+        found, shown = clip_figures(loaded, dataset, clips, settings, Scores(lpips), network, say)
+        for dealt in windows[split]:
+            assert i3d is not None
+            found |= fvd_figures(loaded, dataset, dealt, i3d, say)
+        if settings.fvd:
+            found["fvd.few"] = min(found[f"fvd.{length}.windows"] for length in LENGTHS) < ENOUGH
+        report |= found if split == first else {f"{split}.{name}": value for name, value in found.items()}
+        sheets += shown
     drift = None
     if settings.drift:
-        drift = measure_drift(world, loaded, dataset, settings.split, network, plan, say)
+        drift = measure_drift(world, loaded, dataset, first, network, plan, say)
         report |= drift.report | {"drift.backend": world.info["backend"]}
         sheets += [drift_sheet(name, shown) for name, shown in drift.shown.items()]
     about: dict[str, Any] = {
@@ -159,10 +172,21 @@ def evaluate(
         "stage": config.stage,
         "world": config.world,
         "split": settings.split,
-        "clips": min(settings.clips, len(clips)),
+        "clips": min(settings.clips, len(splits[first])),
         "seconds": round(time.perf_counter() - began, 2),
     }
     return Evaluation(about | report, drift, sheets)
+
+
+def clips_of(dataset: Dataset, text: str) -> dict[str, list[int]]:
+    """The clips of each of some splits, which commas part; UserError when one has none."""
+    splits = {split: dataset.select(split) for split in (part.strip() for part in text.split(","))}
+    for split, clips in splits.items():
+        if not clips:
+            raise UserError(
+                f"The data set {str(dataset.folder)!r} has no clips in the split {split!r}; give --split others."
+            )
+    return splits
 
 
 def clip_figures(
@@ -181,7 +205,7 @@ def clip_figures(
     stills, sheets = Stills(network), []
     real, made, energy = [], [], np.zeros(2)
     for seed, index in enumerate(chosen):
-        stretch = _stretch(dataset.clip(index), spec.ticks)
+        stretch = stretch_of(dataset.clip(index), spec.ticks)
         pictures = judge(weights, stretch, scores, stills, seed)
         real.append(stretch.walk)
         made.append(stretch.driving(pictures))
@@ -191,11 +215,15 @@ def clip_figures(
                 clip_sheet(f"Held out: {dataset.entry(index)['map']}, clip {index}", stretch.frames, pictures, weights)
             )
         say(f"clips: {seed + 1} of {len(chosen)}")
-    for index in others:
-        stills.add("reference", _stretch(dataset.clip(index), spec.ticks).frames[spec.ticks :: spec.ticks])
+    for seed, index in enumerate(others):
+        frames = stretch_of(dataset.clip(index), spec.ticks).frames[spec.ticks :: spec.ticks]
+        stills.add("reference", frames)
+        half = real[seed % len(real)].frames[spec.ticks :: spec.ticks]
+        count = min(len(frames), len(half))
+        scores.add("halves", frames[:count], half[:count])
     config = weights.config
     camera = Camera(config.hfov, config.picture[0] / config.picture[1])
-    report: dict[str, Any] = dict.fromkeys((f"{f}.{m}" for f in FAMILIES for m in ("psnr", "lpips")), None)
+    report: dict[str, Any] = dict.fromkeys((f"{f}.{m}" for f in (*FAMILIES, "halves") for m in ("psnr", "lpips")), None)
     report |= scores.means() | stills.figures()
     for name, walks in (("control", made), ("control.real", real)):
         figures = measure_control(walks, spec, camera, config.fps)
@@ -274,7 +302,7 @@ def motion_energy(frames: Pixels) -> float:
     return float(np.mean([np.abs(b.astype(np.int16) - a.astype(np.int16)).mean() for a, b in pairwise(frames)]))
 
 
-def _stretch(clip: Clip, ticks: int) -> Stretch:
+def stretch_of(clip: Clip, ticks: int) -> Stretch:
     latents = min((len(clip) - 1) // ticks, max(HORIZONS.values()))
     if latents < 1:
         raise UserError(f"A clip has {len(clip)} frames, too few to judge; collect longer clips.")

@@ -33,7 +33,9 @@ Prefix = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Sizes of a CausalDiT. `height` and `width` are latent sizes; `window` and `sink` count latent frames."""
+    """Sizes of a CausalDiT. `height` and `width` are latent sizes; `window` and `sink` count latent frames. Without
+    `recycle` only the given picture is recycled, by frame 0: the paper's ablation.
+    """
 
     latent_channels: int = 32
     height: int = 10
@@ -51,6 +53,7 @@ class DiTConfig:
     reference_rows: int = 0
     reference_columns: int = 0
     reproject: bool = False
+    recycle: bool = True
 
     @property
     def recycled_channels(self) -> int:
@@ -174,6 +177,7 @@ class CausalDiT(nn.Module):
         A segment of a longer rollout begins at frame_index `start` and sees the `past` of every layer
         (`KVCache.past`); `checkpointed` keeps one block's activations at a time for the backward pass.
         """
+        recycled = self._recycled(recycled, start)
         x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
         for tokens in self.through_blocks(x, shared, text, past, start, checkpointed):
             x = tokens
@@ -222,6 +226,7 @@ class CausalDiT(nn.Module):
         Returns (B, C, H, W).
         """
         noisy, recycled, actions, rays = (v[:, None] for v in (noisy, recycled, actions, rays))
+        recycled = self._recycled(recycled, frame_index)
         x, shared, final = self.enter(noisy, recycled, self.conditioner.embed_time(t), actions, rays)
         index = torch.full((1,), frame_index, device=noisy.device)
         positions = self._positions(index)
@@ -254,6 +259,13 @@ class CausalDiT(nn.Module):
         shape = CacheShape(batch, heads, c.tokens, c.model_width // c.heads, c.window, c.sink)
         weight = self.embed.weight
         return KVCache(c.depth, shape, dtype or weight.dtype, weight.device)
+
+    def _recycled(self, recycled: Tensor, start: int) -> Tensor:
+        """What the frames from frame_index `start` on recycle; without `recycle` only frame 0, the given picture."""
+        if self.config.recycle:
+            return recycled
+        first = torch.arange(start, start + recycled.shape[1], device=recycled.device) == 0
+        return recycled * first[None, :, None, None, None].to(recycled)
 
     def enter(
         self, noisy: Tensor, recycled: Tensor, time: Tensor, actions: Tensor, rays: Tensor

@@ -53,6 +53,8 @@ class GraphTransformer:
         clock = clock_at(self.config, self._index)
         noise = frame_noise(self.seed, self._index, self.latent.shape[1:])[None].numpy()
         recycled = self.latent if ahead is None else np.concatenate([self.latent, ahead], axis=1)
+        if not self.config.recycle and self._index:
+            recycled = np.zeros_like(recycled)
         given = (each.reshape(1, *each.shape) for each in (actions, rays))  # [None] has other strides: compiled again
         channels = (noise, recycled, *given)
         arrays = (*channels, clock.now, clock.store, clock.sinks, clock.mask, self.keys, self.values)

@@ -10,14 +10,14 @@ Does not know about worlds, windows or evaluation.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from controls.errors import UserError
-from generator.checkpoint import config_from_dict, read_manifest
+from generator.checkpoint import config_from_dict, read_manifest, save_weights
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.dit_run import DiTRun, finish_step, keep, open_run, pick_device, save_run
 from generator.training.helpers import Progress, rate_at, save_tensors, set_rate, step_generator
@@ -32,7 +32,7 @@ from generator.training.judging import (
 )
 from generator.training.limits import check_memory, check_settings
 from generator.training.segments import Clip, Drawer, Segment, segments
-from generator.training.watch import WATCHED, watch
+from generator.training.watch import grid_of, motion_of
 
 
 def train_step(run: DiTRun, config: AdversarialTraining, adversary: Adversary, drawer: Drawer) -> dict[str, float]:
@@ -90,7 +90,12 @@ def teach_maker(
             real_logits = bench(pair.real, checkpointed=False)
         fake = segment.again(run.dit, config.checkpointed)
         loss = maker_loss(real_logits, bench(joined(before, fake)))
-    figures = {"maker_loss": loss.item(), "motion": motion_of(segment.rolled) / max(motion_of(pair.real), 1e-6)}
+    made, real, patch = segment.rolled.frames, pair.real.frames, run.dit.config.patch
+    figures = {
+        "maker_loss": loss.item(),
+        "motion": motion_of(made) / max(motion_of(real), 1e-6),
+        "grid": grid_of(made, patch) / max(grid_of(real, patch), 1e-6),
+    }
     if config.anchor and before is None:
         anchor = anchor_loss(pair.real, fake)
         figures["anchor"] = anchor.item() * config.segments  # of one segment alone
@@ -98,12 +103,6 @@ def teach_maker(
     (loss / (config.segments * config.accumulate)).backward()
     adversary.judge.freeze(False)
     return figures
-
-
-@torch.no_grad()
-def motion_of(clip: Clip) -> float:
-    """Mean absolute change between successive latent frames."""
-    return (clip.frames[:, 1:] - clip.frames[:, :-1]).abs().mean().item()
 
 
 def open_stage(config: AdversarialTraining, folder: Path) -> tuple[DiTRun, Adversary, Drawer]:
@@ -126,14 +125,25 @@ def open_stage(config: AdversarialTraining, folder: Path) -> tuple[DiTRun, Adver
     run.extra = lambda: {
         "judge": adversary.judge.state_dict(),
         "judge_optimisers": [o.state_dict() for o in adversary.optimisers],
-        "motion": list(adversary.motion),
+        "watched": adversary.watch.state(),
+        "discriminator": config.discriminator,
     }
     return run, adversary, drawer
 
 
-def save_judge(run: DiTRun, adversary: Adversary) -> None:
+def save_judge(run: DiTRun, adversary: Adversary, name: str = "discriminator") -> None:
     """Write the discriminator beside every snapshot, for --resume-discriminator-from."""
-    save_tensors(run.folder / "discriminator.safetensors", adversary.judge.state_dict(), {"step": run.step})
+    save_tensors(run.folder / f"{name}.safetensors", adversary.judge.state_dict(), {"step": run.step})
+
+
+def keep_for_good(run: DiTRun, adversary: Adversary) -> None:
+    """A snapshot and its discriminator under the step's number; what was kept of later steps than this is no part of
+    the run that a resume state stands for, and is written over in time.
+    """
+    notes = {"step": run.step, "seconds": run.budget.spent, "training": asdict(run.config)}
+    folder = run.folder / f"snapshot-{run.step:06d}"
+    save_weights(folder, run.world, run.tokenizer, run.ema.weights, notes, run.parallax)
+    save_judge(run, adversary, f"discriminator-{run.step:06d}")
 
 
 def train(config: AdversarialTraining, folder: Path, quiet: bool = False) -> DiTRun:
@@ -146,13 +156,15 @@ def train(config: AdversarialTraining, folder: Path, quiet: bool = False) -> DiT
             set_rate(run.optimisers, factor)
             set_rate(adversary.optimisers, factor)
             figures = train_step(run, config.at(progress), adversary, drawer)
-            watch(run.folder, run.step, figures, adversary.motion, config.least_motion, WATCHED)
+            adversary.watch.look(run.folder, run.step, figures, config)
             finish_step(run, **figures)
             bar.show(progress, step=run.step, gap=figures["gap"], motion=figures["motion"])
             saved = run.saved_at
             keep(run, teacher=False)
             if run.saved_at != saved:
                 save_judge(run, adversary)
+            if config.keep_every and run.step % config.keep_every == 0:
+                keep_for_good(run, adversary)
     except KeyboardInterrupt:
         save_run(run)
         save_judge(run, adversary)

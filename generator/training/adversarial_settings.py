@@ -17,11 +17,13 @@ class AdversarialTraining(DiTTraining):
     `teacher`: stage 1 weights that the discriminator starts from (empty: those of `start`); `discriminator`: a file
     that an earlier run left, to start it from instead. `judge_lr` 0 is the generator's rate. `forced` feeds true
     histories (the paper's ablation). `penalty_every` takes approximate R1 and R2 on every so-manieth step, that much
-    stronger; `checkpointed` trades time for memory. `least_motion` stops the run when rollouts move less than this
-    share of the real clips. Segments after the first follow `fresh` walks of the explorer, or the actions of other
-    clips; `extensions` is a schedule of them in equal parts of the run, as 0,1,5, in place of `segments`.
-    `accumulate` batches make one update, so that memory does not limit an update's clips.
-    `centring` weighs the squared sum of paired logits, which the relativistic losses leave free to drift.
+    stronger; `checkpointed` trades time for memory. Segments after the first follow `fresh` walks of the explorer, or
+    else the actions of other clips; `extensions` is a schedule of them in equal parts of the run, as 0,1,5, in place of
+    `segments`. `accumulate` batches make one update, so that memory does not limit an update's clips. `centring` weighs
+    the squared sum of paired logits, which the relativistic losses leave free to drift.
+    `least_motion`, `most_motion` and `most_grid` (shares of the real clips'), and `most_saturated`, end a run that has
+    failed (watch.py; 0: never). Every `keep_every` steps a snapshot and its discriminator are kept for good (0: none),
+    for the best may not be the last.
     Ours, for small batches: `judge_first` steps train the discriminator alone, `anchor` weighs `anchor_loss` in the
     first segment, `still` is the share of each update's clips that are of standing still, and `grid_shift` moves half
     of the clips by half a patch along each axis before they are judged: a grid of the token size is D's blind spot.
@@ -48,6 +50,10 @@ class AdversarialTraining(DiTTraining):
     clip_level: bool = False
     forced: bool = False
     least_motion: float = 0.15
+    most_motion: float = 4.0
+    most_grid: float = 3.0
+    most_saturated: float = 0.95
+    keep_every: int = 100
     ema: float = 0.995
     history_noise: float = 0.0
     hold: float = 1.0

@@ -61,6 +61,7 @@ class DiTTraining:
     """Settings that every CausalDiT stage has. Rates are peaks; `minutes` counts over all starts of the run.
 
     `window` (past latent frames that are seen) is the preset's, or that of the weights begun from, unless given.
+    `recycle` false takes the recycled frames away from all but the first (the paper's ablation).
     """
 
     latents: str = "runs/latents/halls"
@@ -73,6 +74,7 @@ class DiTTraining:
     batch: int = 5
     frames: int = 12
     window: int = 0
+    recycle: bool = True
     lr: float = 1e-3
     muon: float = 2e-3
     decay: float = 0.01
@@ -192,7 +194,8 @@ def open_model(config: DiTTraining, clips: LatentClips) -> tuple[VideoVAE, Causa
     if config.window < 0:
         raise UserError(f"A window of {config.window} latent frames cannot be; give 1 or more, or 0 for the preset's.")
     torch.manual_seed(config.seed)
-    dit = CausalDiT(replace(sizes, window=config.window or sizes.window))
+    recycle = config.recycle and sizes.recycle
+    dit = CausalDiT(replace(sizes, window=config.window or sizes.window, recycle=recycle))
     if begin is not None:
         dit.load_state_dict(begin.dit.state_dict())
     return tokenizer, dit, config.shift or (begin.config.shift if begin else token_shift(dit.config.tokens))

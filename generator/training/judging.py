@@ -9,7 +9,6 @@ Does not know how clips were made.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import Optimisers, load_optimisers, load_tensors
 from generator.training.segments import Clip
-from generator.training.watch import WATCHED
+from generator.training.watch import Watch
 
 FORETOLD = 0.05  # squared error of the recycled channels at which the anchor has half its weight
 SATURATED = 10.0  # a logit beyond this size teaches almost nothing
@@ -81,11 +80,11 @@ def smoothness(bench: Bench, clip: Clip, logits: Tensor, noise: Tensor, sigma: f
 
 @dataclass
 class Adversary:
-    """The discriminator's side of a run, and the motion of the last rollouts over that of real clips."""
+    """The discriminator's side of a run, and what is watched of it."""
 
     judge: Discriminator
     optimisers: Optimisers
-    motion: deque[float] = field(default_factory=lambda: deque(maxlen=WATCHED))
+    watch: Watch = field(default_factory=Watch)
 
 
 def rmsprop(network: nn.Module, lr: float) -> Optimisers:
@@ -98,7 +97,11 @@ def rmsprop(network: nn.Module, lr: float) -> Optimisers:
 
 
 def open_adversary(config: AdversarialTraining, run: DiTRun) -> Adversary:
-    """The discriminator from stage 1 weights, from an earlier discriminator, or as the run left it."""
+    """The discriminator from stage 1 weights, from an earlier discriminator, or as the run left it.
+
+    A run that goes on with another `discriminator` than it has had takes that one, as the known remedy is: the
+    generator stays, and RMSProp's averages and the watch begin anew.
+    """
     body = CausalDiT(run.dit.config)
     try:
         body.load_state_dict(load_weights(Path(config.teacher or config.start)).dit.state_dict())
@@ -109,16 +112,16 @@ def open_adversary(config: AdversarialTraining, run: DiTRun) -> Adversary:
     torch.manual_seed(config.seed)
     judge = Discriminator(body, config.clip_level).to(run.device).train()
     adversary = Adversary(judge, rmsprop(judge, config.judge_lr or config.lr))
-    if run.resumed is not None:
+    begun, run.resumed = run.resumed, None  # as large as the discriminator and its averages
+    if begun is not None and config.discriminator in ("", begun.get("discriminator", "")):
         try:
-            judge.load_state_dict(run.resumed["judge"])
-            load_optimisers(adversary.optimisers, run.resumed["judge_optimisers"])
-            adversary.motion.extend(run.resumed["motion"])
+            judge.load_state_dict(begun["judge"])
+            load_optimisers(adversary.optimisers, begun["judge_optimisers"])
+            adversary.watch = Watch(begun.get("watched"))
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{str(run.folder)!r} holds a run of another stage or model; choose another folder with --run."
             ) from error
-        run.resumed = None  # as large as the discriminator and its averages
     elif config.discriminator:
         load_judge(judge, Path(config.discriminator))
     return adversary

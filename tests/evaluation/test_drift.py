@@ -1,6 +1,7 @@
 """Drift on worlds whose fate is known: one that plays the real clip, one that stands still, one that fades to grey."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -168,3 +169,18 @@ def test_the_tokenizer_is_fed_in_pieces_of_the_same_length_as_the_video(case, mo
     monkeypatch.setattr(drift, "PIECE", 16)
     pieces = drift.rebuilt(case[0], frames)
     assert pieces.shape == frames.shape and np.array_equal(pieces[:17], whole[:17])
+
+
+def test_ten_minutes_take_no_more_memory_than_one(case, monkeypatch):
+    """14,400 frames in 60 stretches: what is kept of a stretch is its features, not its pictures."""
+    monkeypatch.setattr(drift, "DRIVES", ("stroll",))
+    monkeypatch.setattr(drift, "MOVING", ("stroll",))
+    frames, most = case[1].clip(0).frames()[:, ::4, ::4].copy(), {}
+    for length in (1440, 14400):
+        tracemalloc.start()
+        found = measured(Film(frames), case, Plan(length, rollouts=1, seconds=10.0))
+        most[length] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(found.curves["stroll"]["contrast"]) == length // 240
+        assert found.report["drift.frames"] == length and len(found.shown["stroll"]) == drift.SHOWN
+    assert most[14400] < most[1440] + 2e6

@@ -140,3 +140,15 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[evaluate\]'"):
         charts.check_matplotlib()
+
+
+def test_other_splits_have_tables_of_their_own(evaluation):
+    more = {"held_map.next.psnr": 17.25, "held_map.fvd.16": 99.0, "held_map.control.yaw.slope": 0.625}
+    more |= {f"held_map.fvd.16.{end}": 1.0 for end in ("floor", "ceiling", "windows")} | {"held_map.fvd.few": True}
+    report = evaluation.report | more | {"split": "held_seed, held_map"}
+    text = page.render(Evaluation(report, None, []))
+    for section in ("Picture by picture", "Distances", "Control"):
+        assert text.count(f"<h2>{section}</h2>") == 1 == text.count(f"<h2>{section}, held_map</h2>")
+    before, after = text.split("<h2>Picture by picture, held_map</h2>")
+    assert "17.2" in after and "17.2" not in before and "<b>99</b>" in after and "0.625" in after
+    assert "fewer than 256 windows" in after and "fewer than 256 windows" not in before

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -119,3 +120,22 @@ def test_png_without_drift_and_too_short_a_drift_are_one_sentence(debug_world, r
     assert run.main([*words, "--drift", "480", "--backend", "abacus"]) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 3 and "--drift FRAMES" in lines[0] and "480 frames" in lines[1] and "abacus" in lines[2]
+
+
+def test_several_splits_are_judged_side_by_side(debug_world, rolling_data, tmp_path, monkeypatch):
+    """The data set's second clip becomes a held-out map; the first split keeps the plain names, halves are told."""
+    monkeypatch.setattr(report, "I3D", object)
+    monkeypatch.setattr(video_distance, "features", lambda frames, network: frames.mean((1, 2, 3)))
+    shutil.copytree(rolling_data, tmp_path / "data")
+    meta = json.loads((tmp_path / "data" / "meta.json").read_text())
+    meta["clips"] = [*meta["clips"], *({**clip, "split": "held_map"} for clip in meta["clips"])]
+    (tmp_path / "data" / "meta.json").write_text(json.dumps(meta))
+    settings = report.Settings(clips=1, split="held_seed, held_map", fvd=True, windows=2)
+    found = report.evaluate(debug_world, tmp_path / "data", settings).report
+    plain = {name.removeprefix("held_map.") for name in found if name.startswith("held_map.")}
+    assert {"next.psnr", "fvd.16", "fvd.32.floor", "control.yaw.slope", "halves.lpips", "fvd.few"} <= plain
+    assert all(found[name] == found[f"held_map.{name}"] for name in plain), "both splits hold the same clips"
+    assert found["fvd.few"] is True and found["split"] == "held_seed, held_map"
+    assert found["halves.lpips"] > 0 and found["halves.psnr"] < 40
+    with pytest.raises(UserError, match="no clips in the split 'train'"):
+        report.evaluate(debug_world, tmp_path / "data", report.Settings(clips=1, split="held_seed,train"))

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import math
-from collections import deque
 
 import pytest
 import torch
@@ -12,13 +11,12 @@ import torch
 import run as command_line
 from controls.errors import UserError
 from generator.checkpoint import load_weights
-from generator.training import adversarial, dit_run
+from generator.training import adversarial, dit_run, watch
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.helpers import load_resume, load_tensors
 from generator.training.judging import rmsprop
 from generator.training.metrics import read_metrics
 from generator.training.segments import Drawer
-from generator.training.watch import WATCHED, watch
 
 
 class Killed(Exception):
@@ -93,7 +91,7 @@ def test_two_steps_a_stop_and_the_same_command_are_four_steps(config, tmp_path, 
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     for begins in ("run.model.", "run.ema.w.", "run.optimisers.", "run.judge.", "run.judge_optimisers."):
         assert sum(name.startswith(begins) for name in whole) > 20, begins
-    assert len(whole["run.motion"]) == 4
+    assert all(len(whole[f"run.watched.{name}"]) == 4 for name in ("motion", "grid", "saturated"))
     assert sum("square_avg" in name and value.abs().max() > 0 for name, value in whole.items()) > 60
     one, other = (load_tensors(tmp_path / name / "discriminator.safetensors")[0] for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -117,7 +115,8 @@ def test_the_command_line_trains_and_leaves_what_others_read(config, tmp_path, c
     left = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.png", "metrics.jsonl", "training.json", "sheet-000002.png", "discriminator.safetensors"} <= left
     figures = read_metrics(tmp_path / "metrics.jsonl")[0]
-    assert {"judge_loss", "maker_loss", "penalty", "gap", "saturated", "motion"} <= figures.keys()
+    told = {"judge_loss", "maker_loss", "penalty", "gap", "saturated", "motion", "grid", "judge_norm", "maker_norm"}
+    assert told <= figures.keys()
     assert not list(tmp_path.rglob("*.part"))
     state = load_resume(tmp_path / "resume.safetensors")
     for name, value in snapshot.dit.state_dict().items():
@@ -167,6 +166,23 @@ def test_a_run_can_begin_with_an_earlier_discriminator(config, tmp_path, undrawn
     assert not torch.equal(fresh.judge.logit.weight, judge["logit.weight"])
 
 
+def test_a_run_that_stalls_goes_on_with_an_earlier_discriminator(config, tmp_path, undrawn):
+    adversarial.train(dataclasses.replace(config, steps=2, keep_every=1), tmp_path, quiet=True)
+    earlier = tmp_path / "discriminator-000001.safetensors"
+    left = load_tensors(earlier)[0]
+    again = dataclasses.replace(config, steps=3, discriminator=str(earlier))
+    run, adversary, _ = adversarial.open_stage(again, tmp_path)
+    assert run.step == 2 and all(torch.equal(value, left[n]) for n, value in adversary.judge.state_dict().items())
+    assert torch.equal(run.dit.embed.weight, load_resume(tmp_path / "resume.safetensors")["model"]["embed.weight"])
+    assert not adversary.optimisers[0].state and adversary.watch.state()["motion"] == []
+    adversarial.train(again, tmp_path, quiet=True)
+    kept = load_tensors(tmp_path / "discriminator.safetensors")[0]
+    for settings in (again, dataclasses.replace(again, discriminator="")):  # the same command, or none: no second time
+        _, resumed, _ = adversarial.open_stage(settings, tmp_path)
+        assert torch.equal(resumed.judge.logit.weight, kept["logit.weight"])
+    assert not torch.equal(kept["logit.weight"], left["logit.weight"])
+
+
 def test_a_stopped_run_leaves_its_discriminator_too(config, tmp_path, monkeypatch, undrawn):
     def stop(run, teacher, done=False):
         raise KeyboardInterrupt
@@ -200,36 +216,33 @@ def test_figures_that_break_keep_the_last_snapshot(config, tmp_path, monkeypatch
 
 
 def test_a_world_that_stands_still_ends_the_run(config, tmp_path, monkeypatch, undrawn):
-    monkeypatch.setattr(adversarial, "WATCHED", 3)
+    monkeypatch.setattr(watch, "WATCHED", 3)
     motions = itertools.cycle([0.1, 1.0])  # of the rollout, of the real clip
-    monkeypatch.setattr(adversarial, "motion_of", lambda clip: next(motions))
+    monkeypatch.setattr(adversarial, "motion_of", lambda frames: next(motions))
     with pytest.raises(UserError, match=r"0\.10 times .* over 3 steps.*--set least_motion=0") as caught:
         adversarial.train(dataclasses.replace(config, least_motion=0.15), tmp_path, quiet=True)
     assert "\n" not in str(caught.value) and "--resume-discriminator-from" in str(caught.value)
-    assert trained(tmp_path)["step"] == 2 and len(trained(tmp_path)["run.motion"]) == 2
+    assert trained(tmp_path)["step"] == 2 and len(trained(tmp_path)["run.watched.motion"]) == 2
     adversarial.train(dataclasses.replace(config, least_motion=0.0), tmp_path, quiet=True)
     assert trained(tmp_path)["step"] == 4
 
 
-def watched(least_motion, motions) -> int:
-    """How many steps with these motions pass before the watch ends the run."""
-    kept = deque(maxlen=WATCHED)
-    for number, motion in enumerate(motions):
-        try:
-            watch("here", number, {"motion": motion}, kept, least_motion, WATCHED)
-        except UserError:
-            return number
-    return len(motions)
+def test_what_was_best_is_kept(config, tmp_path, undrawn):
+    run = adversarial.train(dataclasses.replace(config, keep_every=2), tmp_path, quiet=True)
+    kept = sorted(path.name for path in tmp_path.glob("*-0*"))
+    assert kept == [f"{what}-00000{step}{end}" for what, end in KEPT for step in (2, 4)]
+    last = load_weights(tmp_path / "snapshot-000004").dit.state_dict()
+    assert all(
+        torch.equal(value, last[name]) for name, value in load_weights(tmp_path / "snapshot").dit.state_dict().items()
+    )
+    earlier = tmp_path / "discriminator-000002.safetensors"
+    assert load_tensors(earlier)[1]["step"] == 2 and run.step == 4
+    again = dataclasses.replace(config, discriminator=str(earlier), start=str(tmp_path / "snapshot-000002"))
+    _, adversary, _ = adversarial.open_stage(dataclasses.replace(again, teacher=config.start), tmp_path / "again")
+    assert torch.equal(adversary.judge.logit.weight, load_tensors(earlier)[0]["logit.weight"])
 
 
-def test_only_a_lasting_stop_counts():
-    n = WATCHED
-    assert watched(0.2, [0.0] * (2 * n)) == n - 1
-    assert watched(0.2, [0.25] * (2 * n)) == 2 * n
-    assert watched(0.2, [1.0] * n + [0.0] * (2 * n)) == pytest.approx(n + 0.8 * n, abs=1)
-    assert watched(0.2, ([0.0] * 3 + [1.0]) * n) == 4 * n
-    assert watched(0.0, [0.0] * (3 * n)) == 3 * n
-    assert watched(0.0, [1.0, math.nan]) == 1
+KEPT = (("discriminator", ".safetensors"), ("snapshot", ""))
 
 
 MISFITS = {
