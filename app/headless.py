@@ -18,11 +18,12 @@ from app.door import DEFAULT_SIZE, Door
 from app.figures import MemoryTrend, own_peak_rss_mb, process_age, rss_mb
 from app.film import Film
 from app.pacing import PacingConfig, WallClock, rest
+from app.packs import is_pack, open_pack
 from app.player import PlaySession
 from app.protocol import Load, Ready
 from app.recording import FrameWriter, open_writer
 from app.session import GeneratorProcess
-from app.settings import log_path
+from app.settings import data_folder, log_path
 from app.ticks import Row
 from controls.action import Action
 from controls.errors import UserError
@@ -85,7 +86,7 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     startup = Startup.now()
     _check(args)
     door.check_weights(args.weights)
-    scene = door.find_scene(args.scene) if args.scene else _first_scene(door)
+    scene = _find_scene(door, args.scene) if args.scene else _first_scene(door)
     door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
     load = Load(  # nobody will go back
         args.weights, args.backend, args.threads, log_path(), args.nfe or 1, history_mb=0, parallel=args.parallel
@@ -117,6 +118,12 @@ def _check(args: Namespace) -> None:
             raise UserError(f"Cannot write {path}: {path.parent} is a file; choose another folder.")
     if args.json is not None and args.json.is_dir():
         raise UserError(f"--json {args.json} is a folder; give the name of a file.")
+
+
+def _find_scene(door: Door, name: str) -> Any:
+    """The scene of that name, a picture, or the first scene of a world pack."""
+    path = Path(name)
+    return open_pack(path, data_folder() / "packs").scenes[0] if is_pack(path) else door.find_scene(name)
 
 
 def _first_scene(door: Door) -> Any:

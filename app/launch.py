@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 from app.door import Door
 from app.keeping import Keeper
+from app.packs import is_pack
 from app.program import WINDOW_KEYS, Program
 from app.screens import commands
 from app.sound.scape import Soundscape
@@ -20,15 +22,22 @@ def run(args: Namespace, door: Door) -> int:
     """Open the window and play until it is closed; returns the exit code. UserError when it cannot start."""
     door.check_weights(args.weights)
     keeper = Keeper(reserved=WINDOW_KEYS)
-    settings = replace(keeper.settings, scaling=args.scale or keeper.settings.scaling, fullscreen=args.fullscreen)
-    first = door.find_scene(args.scene) if args.scene else None
+    kept = keeper.settings
+    settings = replace(
+        kept, scaling=args.scale or kept.scaling, fullscreen=args.fullscreen, calls=args.nfe or kept.calls
+    )
+    given = Path(args.scene) if args.scene else None
+    pack = given if given is not None and is_pack(given) else None
+    first = door.find_scene(args.scene) if args.scene and pack is None else None
     scenes = door.list_scenes()
     window = Window("Farstep", settings.fullscreen)
     try:
         sound = Soundscape(settings.volume, settings.muted)
         program = Program(args, door, window, settings, keeper.bindings, scenes, keeper, sound)
         try:
-            if first is not None:
+            if pack is not None:
+                program.carry_out(commands.Open(pack))
+            elif first is not None:
                 program.carry_out(commands.Pick(first))
             program.loop()
         finally:

@@ -16,7 +16,9 @@ from controls.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `run.py play`, for the window and for --headless."""
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, metavar="DIR", help="folder with the weights")
-    parser.add_argument("--scene", metavar="NAME", help="a scene's name or a picture file; the window asks without it")
+    parser.add_argument(
+        "--scene", metavar="NAME", help="a scene's name, a picture or a world pack; the window asks without it"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: the fastest that works)")
     parser.add_argument(

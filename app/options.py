@@ -76,6 +76,17 @@ OPTIONS = (
         "Takes effect at once in a window, after full screen otherwise.", step=1,
         words=lambda v: f"{v} x" if v else "as it is",
     ),
+    Option(
+        "calls", "Picture", "Quality",
+        "Network calls per latent frame. More than 1 asks a slower teacher, which not every world and backend has.",
+        "Takes effect when you choose a scene next.", step=1,
+        words=lambda v: f"{v} calls" if v > 1 else "1 call, the fast one",
+    ),
+    Option(
+        "reanchor", "Picture", "Bring a lost picture back",
+        "A picture that looks like nothing the world has learned fades over to the nearest scene by itself.",
+        NEXT_PICTURE,
+    ),
     Option("fullscreen", "Picture", "Full screen", "The whole screen, until the program ends (F11).", AT_ONCE),
     Option("hud", "Picture", "Figures", "Frame rate or all figures over the picture (F3).", NEXT_PICTURE),
     Option(

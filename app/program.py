@@ -6,6 +6,7 @@ Does not know how a screen looks or how a session is paced.
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pygame
@@ -13,9 +14,12 @@ import pygame
 from app.choices import Choices
 from app.cues import cue
 from app.door import DEFAULT_SIZE, Door, Pixels
+from app.drift import DriftWatch
 from app.hotkeys import HOTKEYS
 from app.keeping import Keeper
+from app.library import Library
 from app.pacing import WallClock, rest
+from app.packs import is_pack
 from app.places import Place, open_place, walk_of
 from app.player import PlaySession
 from app.protocol import Failed, Load, Ready
@@ -31,8 +35,9 @@ from app.session import GeneratorProcess
 from app.settings import Settings, data_folder, log_path
 from app.slots import Slots
 from app.sound.scape import Soundscape
+from app.stage import Screen, Stage
 from app.walk import LOST, Walk
-from app.window import Window
+from app.window import Window, from_clipboard
 from controls.action import ActionSpec
 from controls.bindings import Bindings
 from controls.devices import gamepad
@@ -41,7 +46,7 @@ from controls.sampler import InputSampler
 
 IDLE_REST = 1 / 60  # seconds; menus look for events this often
 WINDOW_KEYS = tuple(HOTKEYS)
-Screen = MenuScreen | LoadingScreen | PlayScreen | PauseScreen | SettingsScreen
+ONE_CALL = "Quality, in the settings, at 1 call is what every world has."
 
 
 class Program:
@@ -64,27 +69,32 @@ class Program:
         self.bindings = bindings
         self.sound = sound or Soundscape.silent()
         self.clock = WallClock()
-        load = Load(args.weights, args.backend, args.threads, log_path(), args.nfe, parallel=args.parallel)
-        self.menu = MenuScreen(scenes, lambda s: door.load_picture(s.picture, DEFAULT_SIZE), self._status)
+        load = Load(args.weights, args.backend, args.threads, log_path(), settings.calls, parallel=args.parallel)
+        self.library = Library(door, scenes, data_folder())
+        self.menu = MenuScreen(self.library.scenes, self.library.picture, self._status)
         self.generator = GeneratorProcess(load, door.open_world)  # loads while the player chooses
-        self.pads = _pads()
+        self.pads = gamepad.open_pads()
         keeper = keeper or Keeper(reserved=WINDOW_KEYS)
         self.choices = Choices(keeper, settings, window, self.sound, self.pads)
         self.slots = Slots(data_folder() / "places")
-        self.screen: Screen = self.menu
+        self.stage = Stage(self.menu, self.sound)
         self.walk: Walk | None = None
         self.watchdog = Watchdog(self.clock)
         self.running = True
         self._pad_keys = PadKeys()
         self._resting = InputSampler(ActionSpec(), bindings)  # hears pads come and go while nothing is played
-        self._under: Screen = self.menu  # the settings
-        self._menu_keys(True)
+        self.usual = self.library.usual(args.weights)
         self.menu.notice = " ".join(keeper.notices)
 
     @property
     def settings(self) -> Settings:
         """The settings in use."""
         return self.choices.settings
+
+    @property
+    def screen(self) -> Screen:
+        """The present screen."""
+        return self.stage.screen
 
     @property
     def session(self) -> PlaySession | None:
@@ -120,7 +130,7 @@ class Program:
             self.walk.follow()
         self.carry_out(self.screen.update())
         if words := self.sound.news():
-            self._say(f"{self.menu.notice} {words}".strip() if self.screen is self.menu else words)
+            self.stage.say(f"{self.menu.notice} {words}".strip() if self.screen is self.menu else words)
         if self.screen.dirty:
             screen = self.screen
             screen.draw(self.window.surface)
@@ -166,8 +176,8 @@ class Program:
         if self.session is not None:
             self.session.feed(replies)
             while self.session.notices and isinstance(self.screen, PauseScreen):
-                self._say(self.session.notices.popleft())
-        screen = self._under if isinstance(self.screen, SettingsScreen) else self.screen
+                self.stage.say(self.session.notices.popleft())
+        screen = self.stage.lower()
         walk, ready = self.walk, self.generator.ready
         if isinstance(screen, MenuScreen) or walk is None:
             return
@@ -208,24 +218,29 @@ class Program:
         match command:
             case commands.Pick(scene):
                 self._pick(scene)
-            case commands.PickPicture(path):
-                self._pick(self.door.find_scene(str(path)))
+            case commands.Open(path):
+                self._open(path)
+            case commands.Paste():
+                self._open(self.library.paste(from_clipboard))
+            case commands.Forget(scene):
+                if self.library.forget(scene):
+                    self.menu.refill(self.library.scenes)
             case commands.Play() | commands.Resume() if self.play is not None:
-                self._show(self.play)
+                self.stage.show(self.play)
                 self.play.capture(True)
             case commands.Pause() if self.play is not None:
                 self.play.capture(False)
                 marks = walk_of(self.play.session, STRIP)
-                self._show(PauseScreen(self.play.draw_frame, self.slots.look, marks))
+                self.stage.show(PauseScreen(self.play.draw_frame, self.slots.look, marks))
             case commands.Restart():
                 self._restart()
             case commands.SaveSlot():
-                self._save()
+                self.stage.say(self.walk.save(self.slots) if self.walk else "")
             case commands.LoadSlot():
                 self._load()
             case commands.MoveSlot(step):
                 slot = self.slots.move(step)
-                self._say(slot.words().capitalize(), slot.picture)
+                self.stage.say(slot.words().capitalize(), slot.picture)
             case commands.BackTo(index) if self.session is not None:
                 self.session.go_back(index)
                 self.carry_out(commands.Resume())
@@ -233,17 +248,19 @@ class Program:
                 self.carry_out(commands.Resume())
                 self.play.step()
             case commands.Screenshot():
-                self._keep_picture()
+                self.stage.say(self.walk.keep_picture(data_folder() / "pictures") if self.walk else "")
             case commands.Change(name, value):
                 self._change(name, value)
             case commands.Rebind(bindings):
                 self.bindings = bindings
                 if unsaved := self.choices.rebind(bindings, self.play):
-                    self._say(unsaved)
+                    self.stage.say(unsaved)
             case commands.OpenSettings():
                 self._open_settings()
             case commands.CloseSettings():
-                self._show(self._under)
+                self.stage.show(self.stage.under)
+            case commands.Reanchor():
+                self._reanchor()
             case commands.Recover(words):
                 self._recover(words)
             case commands.ToMenu(notice):
@@ -251,20 +268,10 @@ class Program:
             case commands.Quit():
                 self.running = False
 
-    def _show(self, screen: Screen) -> None:
-        self.screen = screen
-        screen.dirty = True
-        self._menu_keys(not isinstance(screen, PlayScreen | PauseScreen))
-        self.sound.paused(not isinstance(screen, PlayScreen))
-
-    @staticmethod
-    def _menu_keys(repeat: bool) -> None:
-        pygame.key.set_repeat(*((350, 60) if repeat else ()))
-
     def _pick(self, scene: Any, place: Place | None = None) -> None:
         walk = Walk(self.generator, self.door, scene, self.args.seed, place)
-        if not self.generator.alive:
-            self.generator.restart()
+        if not self.generator.alive or self.generator.nfe != self.settings.calls:
+            self.generator.restart(nfe=self.settings.calls)
         self.menu.notice = ""
         self._leave_walk()
         self.walk = walk
@@ -275,7 +282,7 @@ class Program:
     def _show_loading(self, picture: Pixels, said: str = "") -> None:
         assert self.walk is not None
         plain = self.settings.reduced_motion
-        self._show(LoadingScreen(self.walk.scene.title, picture, self._progress, self.clock, plain, said))
+        self.stage.show(LoadingScreen(self.walk.scene.title, picture, self._progress, self.clock, plain, said))
 
     def _progress(self) -> tuple[float, str]:
         if self.session is not None and self.walk is not None and not self.walk.resuming:
@@ -288,21 +295,48 @@ class Program:
         sampler = InputSampler(ready.spec, self.bindings, s.sensitivity, s.invert)
 
         def screen(session: PlaySession, sampler: InputSampler) -> PlayScreen:
-            return PlayScreen(self.window, session, sampler, self.pads, ready.info, s, self.sound)
+            watch = DriftWatch(self.usual)
+            return PlayScreen(self.window, session, sampler, self.pads, ready.info, s, self.sound, watch)
 
         walk.begin(ready, self.clock, sampler, screen)
         self.choices.tell(self.play)
 
     def _restart(self) -> None:
         if self.walk is not None and self.play is not None and self.walk.restart():
-            self._show(self.play)
+            self.stage.show(self.play)
             self.play.capture(True)
+
+    def _open(self, path: Path) -> None:
+        """A picture is walked from at once, a world pack is shown in the menu."""
+        if not isinstance(self.screen, MenuScreen):
+            return
+        scenes = self.library.open(path)
+        self.menu.refill(self.library.scenes)
+        if is_pack(path):
+            self.stage.say(f"Opened {path.name}: {len(scenes)} to walk through.")
+        else:
+            self._pick(scenes[0])
+
+    def _reanchor(self) -> None:
+        """Begin anew from the scene that looks most like the present picture, and fade over to it."""
+        walk, play, ready = self.walk, self.play, self.generator.ready
+        if walk is None or play is None or play.last is None or ready is None or walk.resuming:
+            return
+        scene = self.library.nearest(play.last.pixels, walk.scene)
+        if scene is None:
+            self.stage.say("There is no scene to go back to.")
+            return
+        play.fade()
+        walk.start(scene, self.door.load_picture(scene.picture, ready.size), self.args.seed)
+        self.stage.show(play)
+        play.capture(True)
+        self.stage.say(f"Back to what is nearest: {scene.title}")
 
     def _recover(self, words: str) -> None:
         """The generator has failed: go on with a new one, or, when nothing was shown or it fails too often, end."""
         walk = self.walk
         if walk is None or not walk.may_resume:
-            self._to_menu(words)
+            self._to_menu(words if self.generator.nfe == 1 else f"{words} {ONE_CALL}")
         elif walk.failed(paused=not isinstance(self.screen, PlayScreen)):
             assert self.play is not None and self.play.last is not None
             self._show_loading(self.play.last.pixels, words)
@@ -314,20 +348,6 @@ class Program:
         if walk.session is not None:
             walk.session.notices.append(said)
 
-    def _say(self, words: str, picture: Pixels | None = None) -> None:
-        """Tell the player something, wherever they are."""
-        if isinstance(self.screen, PauseScreen | SettingsScreen):
-            self.screen.said = words
-        elif isinstance(self.screen, PlayScreen):
-            self.screen.tell(words, picture)
-        else:
-            self.menu.notice = words
-        self.screen.dirty = True
-
-    def _save(self) -> None:
-        if self.walk is not None and self.walk.save(self.slots.path()):
-            self._say(f"Saving in slot {self.slots.current} ...")
-
     def _load(self) -> None:
         """To the place in the current slot; when it is refused nothing changes."""
         try:
@@ -335,21 +355,13 @@ class Program:
             if self.generator.ready is not None:
                 place.check(self.generator.ready)
         except UserError as error:
-            self._say(str(error))
+            self.stage.say(str(error))
             return
         if self.walk is None or not self.walk.go_to(place):
             self._pick(place, place)
         else:
             self.carry_out(commands.Resume())
-            self._say(self.slots.look().words().capitalize())
-
-    def _keep_picture(self) -> None:
-        try:
-            path = self.walk.keep_picture(data_folder() / "pictures") if self.walk is not None else None
-        except UserError as error:
-            self._say(str(error))
-        else:
-            self._say(f"Kept as {path}" if path else "")
+            self.stage.say(self.slots.look().words().capitalize())
 
     def _change(self, name: str, value: Any) -> None:
         size = self.generator.ready.size if self.generator.ready is not None else DEFAULT_SIZE
@@ -358,16 +370,15 @@ class Program:
             self.screen.settings = self.settings
         self.screen.dirty = True
         if unsaved or (name == "muted" and isinstance(self.screen, PlayScreen)):
-            self._say(unsaved or ("Muted" if value else "Sound on"))
+            self.stage.say(unsaved or ("Muted" if value else "Sound on"))
 
     def _open_settings(self) -> None:
         """Over the menu, the pause menu, or, pausing it, the play screen."""
         if isinstance(self.screen, PlayScreen):
             self.carry_out(commands.Pause())
-        self._under = self.screen
-        behind = self.play.draw_frame if self.play is not None and isinstance(self._under, PauseScreen) else None
+        behind = self.play.draw_frame if self.play is not None and isinstance(self.screen, PauseScreen) else None
         defaults = self.choices.keeper.default_bindings
-        self._show(SettingsScreen(self.settings, self.bindings, WINDOW_KEYS, defaults, behind))
+        self.stage.show_settings(SettingsScreen(self.settings, self.bindings, WINDOW_KEYS, defaults, behind))
 
     def _to_menu(self, notice: str) -> None:
         if self.play is not None:
@@ -377,16 +388,9 @@ class Program:
         self._leave_walk()
         self.sound.scene(None)
         self.menu.notice = notice
-        self._show(self.menu)
+        self.stage.show(self.menu)
 
     def _leave_walk(self) -> None:
         if self.walk is not None:
             self.walk.close()
         self.walk = None
-
-
-def _pads() -> gamepad.Gamepads | None:
-    try:
-        return gamepad.Gamepads()
-    except pygame.error:
-        return None

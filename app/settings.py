@@ -28,6 +28,7 @@ class Settings:
 
     `ahead`, 0 to 1: how much of the look that no generated frame shows yet the window shows by shifting the last one.
     `dead_zone` is a share of a stick's way; `window_scale` a whole factor of the world's picture, 0: as the window is.
+    `reanchor`: a picture that has drifted is brought back by itself; `calls` of the network make a latent frame.
     """
 
     sensitivity: float = 0.12
@@ -42,6 +43,8 @@ class Settings:
     window_scale: int = 0
     reduced_motion: bool = False
     flash_guard: bool = True
+    reanchor: bool = False
+    calls: int = 1
 
 
 LIMITS = {
@@ -50,6 +53,7 @@ LIMITS = {
     "ahead": (0.0, 1.0),
     "dead_zone": (0.0, 0.9),
     "window_scale": (0, 12),
+    "calls": (1, 10),
 }
 
 

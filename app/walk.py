@@ -17,7 +17,9 @@ from app.protocol import Ready
 from app.recovery import ATTEMPTS, Automatic, Failures
 from app.screens.play import PlayScreen
 from app.session import GeneratorProcess
+from app.slots import Slots
 from app.ticks import Pixels
+from controls.errors import UserError
 from controls.sampler import InputSampler
 
 MakeScreen = Callable[[PlaySession, InputSampler], PlayScreen]
@@ -54,6 +56,9 @@ class Walk:
             self.place.check(ready)
         self.session = PlaySession(self.generator, sampler, clock, PacingConfig(ready.fps, ready.spec.ticks))
         self.session.notices.extend([self.hint] if self.hint else [])
+        wanted, running = getattr(self.scene, "weights", ""), str(ready.info.get("weights_hash", ""))
+        if not running.startswith(wanted):
+            self.session.notices.append(f"Made for the weights {wanted[:8]}, not {running[:8]}: it may look different.")
         self.play = screen(self.session, sampler)
         self._from_the_beginning(self.session)
 
@@ -84,14 +89,14 @@ class Walk:
         self.scene, self._picture, self.seed, self.place = scene, picture, seed, None
         self.session.begin(picture, seed)
 
-    def save(self, path: Path) -> bool:
-        """Ask for this place to be saved; False when there is nothing to save."""
+    def save(self, slots: Slots) -> str:
+        """Ask for this place to be saved in the current slot; returns what the player is told, "" for nothing."""
         if self.session is None or not self.session.started or self.session.failure is not None:
-            return False
+            return ""
         self.session.end_rewind()
         origin, seed = self.origin()
-        self.generator.save_state(path, origin.name, origin.title, seed)
-        return True
+        self.generator.save_state(slots.path(), origin.name, origin.title, seed)
+        return f"Saving in slot {slots.current} ..."
 
     def go_to(self, place: Place) -> bool:
         """Go on from a saved place; False when this walk has not begun."""
@@ -101,13 +106,16 @@ class Walk:
         self.session.load(place.path, place.picture)
         return True
 
-    def keep_picture(self, folder: Path) -> Path | None:
-        """Write the present picture; None when there is none. UserError when it cannot be written."""
+    def keep_picture(self, folder: Path) -> str:
+        """Write the present picture; returns what the player is told, "" when there is none."""
         if self.play is None or self.play.last is None or self.generator.ready is None:
-            return None
+            return ""
         origin, seed = self.origin()
-        ticks = self.play.session.config.ticks
-        return keep_picture(folder, self.play.last, ticks, (origin.name, seed), self.generator.ready.info)
+        ticks, info = self.play.session.config.ticks, self.generator.ready.info
+        try:
+            return f"Kept as {keep_picture(folder, self.play.last, ticks, (origin.name, seed), info)}"
+        except UserError as error:
+            return str(error)
 
     def follow(self) -> None:
         """Once a turn while it is played: automatic states."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from controls.errors import UserError
 Pixels = npt.NDArray[np.uint8]
 START_SIZE = (1280, 800)
 MIN_SIZE = (480, 300)
+CLIPBOARD = ("image/png", "image/jpeg", "image/bmp")
 
 
 def check_pygame() -> None:
@@ -142,3 +144,24 @@ def to_surface(frame: Pixels) -> pygame.Surface:
     """A frame uint8 (Y, X, 3) as a surface of the same size."""
     height, width = frame.shape[:2]
     return pygame.image.frombuffer(np.ascontiguousarray(frame).tobytes(), (width, height), "RGB")
+
+
+def from_clipboard() -> tuple[bytes | None, str]:
+    """What the clipboard gives: the bytes of a picture file, None without one, and text, "" without any.
+
+    SDL 2 passes text on every system, pictures only where pygame has a way of its own: X11, and Windows as a bitmap.
+    """
+    blob = None
+    with warnings.catch_warnings():  # pygame calls this interface experimental, or old, by version
+        warnings.simplefilter("ignore")
+        try:
+            if not pygame.scrap.get_init():
+                pygame.scrap.init()
+            blob = next((data for kind in CLIPBOARD if (data := pygame.scrap.get(kind))), None)
+        except (pygame.error, AttributeError, TypeError, ValueError):
+            blob = None
+        try:
+            words = pygame.scrap.get_text()
+        except (pygame.error, AttributeError, UnicodeDecodeError):
+            words = ""
+    return blob, words

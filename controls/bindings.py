@@ -1,7 +1,8 @@
 """Bindings: which source (key, button, stick direction) drives which named input, as data.
 
 A *source* is a device-neutral name such as `w`, `mouse left` or `pad left stick up`; a *named input* is a key
-of the action spec or one of the look inputs. One source drives one input; an input may have many sources.
+of the action spec, one of the look inputs, or one of `WINDOW_INPUTS`, asked of the window. One source
+drives one input; an input may have many sources.
 
 Does not know about devices, events, pixels or the window's own keys (a caller passes those as `reserved`).
 """
@@ -21,6 +22,7 @@ from controls.strict_yaml import Document, did_you_mean, load_file
 
 FORMAT = 1
 LOOK_INPUTS = ("turn_left", "turn_right", "look_up", "look_down")
+WINDOW_INPUTS = ("reanchor",)  # asked of the window, not of the world
 DEFAULT_BINDINGS = Path(__file__).resolve().parent.parent / "assets" / "bindings.yaml"
 
 _KEYBOARD = """space return tab escape backspace delete insert home end up down left right
@@ -141,7 +143,7 @@ def parse_bindings(document: Document, spec: ActionSpec, reserved: Collection[st
             ("format",),
             f"format is {found!r}, this version reads {FORMAT}; start from the default.",
         )
-    known = tuple(dict.fromkeys((*spec.keys, *LOOK_INPUTS)))
+    known = tuple(dict.fromkeys((*spec.keys, *LOOK_INPUTS, *WINDOW_INPUTS)))
     given = document.mapping(("inputs",), top.get("inputs"), known)
     inputs: dict[str, tuple[str, ...]] = dict.fromkeys(known, ())
     owners: dict[str, str] = {}

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controls.action import Action, ActionSpec, Float, Keys
-from controls.bindings import LOOK_INPUTS, Bindings
+from controls.bindings import LOOK_INPUTS, WINDOW_INPUTS, Bindings
 
 LOOK_STEP = 1 / 1024  # degrees; look is a multiple of it, so float32, JSON and the encoding carry it exactly
 KEY_RATE = 3.0  # degrees per tick of a turn key
@@ -110,6 +110,7 @@ class InputSampler:
     def reset(self) -> None:
         """Forget everything, motion and unfinished actions included (a new scene, the end of a pause)."""
         self._held: set[str] = set()  # sources
+        self._asked: set[str] = set()  # window inputs pressed since they were taken
         self._latched: set[str] = set()  # toggled inputs that are on
         self._tapped: set[str] = set()  # inputs pressed since the last tick
         self._analog: dict[str, float] = {}  # stick direction -> 0..1
@@ -122,7 +123,9 @@ class InputSampler:
         if name is None or source in self._held:
             return
         self._held.add(source)
-        if name not in self.bindings.toggle:
+        if name in WINDOW_INPUTS:
+            self._asked.add(name)
+        elif name not in self.bindings.toggle:
             self._tapped.add(name)
         elif name in self._latched:
             self._latched.remove(name)
@@ -133,6 +136,13 @@ class InputSampler:
     def release(self, source: str) -> None:
         """A key or button went up."""
         self._held.discard(source)
+
+    def take(self, name: str) -> bool:
+        """Whether a window input was pressed since the last call."""
+        if name not in self._asked:
+            return False
+        self._asked.remove(name)
+        return True
 
     def motion(self, dx: float, dy: float) -> None:
         """Mouse motion in pixels, + right and + down; summed until ticks have carried all of it."""

@@ -18,10 +18,22 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class PickPicture:
-    """Walk from a picture file."""
+class Open:
+    """Walk from a picture file, or show the scenes of a world pack (a folder or a zip)."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class Paste:
+    """Open what the clipboard holds."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Leave the picture or the world pack that a scene is of out of the menu."""
+
+    scene: Any
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,11 @@ class Screenshot:
 
 
 @dataclass(frozen=True)
+class Reanchor:
+    """The picture has drifted: begin anew from the scene that is most like it."""
+
+
+@dataclass(frozen=True)
 class Recover:
     """The generator has failed; a sentence says how."""
 
@@ -124,7 +141,9 @@ class Quit:
 
 Command = (
     Pick
-    | PickPicture
+    | Open
+    | Paste
+    | Forget
     | Play
     | Pause
     | Resume
@@ -139,6 +158,7 @@ Command = (
     | BackTo
     | SingleStep
     | Screenshot
+    | Reanchor
     | Recover
     | ToMenu
     | Quit

@@ -11,7 +11,7 @@ from pathlib import Path
 import pygame
 
 from app.door import Pixels, SceneLike
-from app.screens.commands import Command, LoadSlot, MoveSlot, OpenSettings, Pick, PickPicture, Quit
+from app.screens.commands import Command, Forget, LoadSlot, MoveSlot, Open, OpenSettings, Paste, Pick, Quit
 from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, text, unit, wrap
 from app.window import to_surface
 
@@ -19,7 +19,7 @@ Thumbnail = Callable[[SceneLike], Pixels]
 ASPECT = 0.625
 HINTS = (
     "Arrows or mouse: choose     Enter: walk     F1: settings     F4: saved place     F6, F7: its slot     Esc: quit",
-    "Drop a picture on the window to walk from it",
+    "Drop or paste (Ctrl+V) a picture or a world pack",
 )
 
 
@@ -27,24 +27,33 @@ class MenuScreen:
     """A grid of scenes; `notice` is a sentence about what went wrong before."""
 
     def __init__(self, scenes: Sequence[SceneLike], thumbnail: Thumbnail, status: Callable[[], str]) -> None:
-        self.scenes = list(scenes)
         self.status = status
+        self._thumbnail = thumbnail
         self.focus = 0
         self.notice = ""
         self.dirty = True
-        self._originals = [to_surface(thumbnail(scene)) for scene in self.scenes]
         self._cards: list[pygame.Surface] = []
         self._card_size = (0, 0)
         self._rects: list[pygame.Rect] = []
         self._columns = 4
         self._scroll = 0.0
         self._last_status = ""
+        self.refill(scenes)
+
+    def refill(self, scenes: Sequence[SceneLike]) -> None:
+        """Show other scenes, from the first one on."""
+        self.scenes = list(scenes)
+        self._originals = [to_surface(self._thumbnail(scene)) for scene in self.scenes]
+        self._card_size = (0, 0)
+        self.focus, self.dirty = 0, True
 
     def handle(self, event: pygame.event.Event) -> Command | None:
         """Keys move the focus and pick, the mouse points and picks, a dropped file is walked from."""
         self.dirty = True
         if event.type == pygame.KEYDOWN:
             self.notice = ""  # it was read, and hides the hints
+            if event.key == pygame.K_v and event.mod & (pygame.KMOD_CTRL | pygame.KMOD_META):
+                return Paste()
             return self._key(event.key)
         if event.type == pygame.MOUSEMOTION:
             self.focus = next((i for i, r in enumerate(self._rects) if r.collidepoint(event.pos)), self.focus)
@@ -55,7 +64,7 @@ class MenuScreen:
                 if rect.collidepoint(event.pos):
                     return Pick(scene)
         elif event.type == pygame.DROPFILE:
-            return PickPicture(Path(event.file))
+            return Open(Path(event.file))
         return None
 
     def _key(self, key: int) -> Command | None:
@@ -78,6 +87,8 @@ class MenuScreen:
             return places[key]
         if key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE) and self.scenes:
             return Pick(self.scenes[self.focus])
+        if key in (pygame.K_DELETE, pygame.K_BACKSPACE) and self.scenes:
+            return Forget(self.scenes[self.focus])
         if key == pygame.K_HOME:
             self.focus = 0
         elif key == pygame.K_END:

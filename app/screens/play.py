@@ -10,6 +10,7 @@ from typing import Any
 import pygame
 
 from app import overlay
+from app.drift import AWAY, DriftWatch, cross_fade
 from app.figures import rss_mb
 from app.flash import FlashGuard
 from app.hotkeys import HOTKEYS
@@ -22,6 +23,7 @@ from app.screens.commands import (
     MoveSlot,
     OpenSettings,
     Pause,
+    Reanchor,
     Recover,
     Restart,
     SaveSlot,
@@ -41,6 +43,7 @@ FIRST_HINT = "WASD: walk     Mouse: look     Shift: run     Space: jump     E: u
 FROZEN_HINT = "Held     K or B: one step     P or Back: go on     Esc or Start: menu"
 HINT_FRAMES = 120
 MESSAGE_TIME = 2.5  # seconds
+FADE = 0.8  # seconds from one picture to another that does not follow it
 BEFORE_DUE = 0.006  # seconds: no shifted picture is drawn this shortly before the next frame
 NO_SHIFT: Pair = (0.0, 0.0)
 
@@ -60,6 +63,7 @@ class PlayScreen:
         info: dict[str, Any],
         settings: Settings,
         sound: Soundscape | None = None,
+        watch: DriftWatch | None = None,
     ) -> None:
         self.window = window
         self.session = session
@@ -67,6 +71,7 @@ class PlayScreen:
         self.settings = settings
         self.sound = sound or Soundscape.silent()
         self.guard = FlashGuard()
+        self.watch = watch or DriftWatch({})
         self.frozen = False
         self.dirty = False
         self.last: VideoFrame | None = None
@@ -78,6 +83,7 @@ class PlayScreen:
         self._hfov = hfov if isinstance(hfov, float) else 90.0
         self._due: VideoFrame | None = None
         self._seen: Pixels | None = None  # what the screen shows of `last`: the flash guard may have softened it
+        self._fade: tuple[Pixels, float | None] | None = None  # from what, and since when
         self._told = False
         self._shift = NO_SHIFT
         self._looked_at: float | None = None  # when the oldest look motion came that no drawn picture has yet
@@ -120,6 +126,13 @@ class PlayScreen:
         small = to_surface(picture) if picture is not None else None
         self._message = (words, small, self.session.clock.now() + MESSAGE_TIME)
         self.dirty = True
+
+    def fade(self) -> None:
+        """The next picture does not follow this one: go over to it softly."""
+        if self._seen is not None:
+            self._fade = (self._seen, None)
+        self.watch.forget()
+        self.sound.jumped()
 
     def handle(self, event: pygame.event.Event) -> Command | None:
         """The window's own keys first, everything else to the sampler."""
@@ -182,7 +195,8 @@ class PlayScreen:
         self.dirty = self.dirty or self._due is not None or self.stalled or self._told
         self._told = self.stalled
         self.dirty = self._moved() or self.dirty
-        return None
+        waited = self.settings.reanchor and bool(self.watch.away) and self.watch.since >= AWAY
+        return Reanchor() if self.sampler.take("reanchor") or waited else None
 
     def _moved(self) -> bool:
         """Find the shift; whether it differs visibly from the one drawn last, and there is time to draw it."""
@@ -244,6 +258,7 @@ class PlayScreen:
         if self._memory[1]:
             rows.append(("memory, both processes", f"{self._memory[1]:.0f} MB"))
         rows.append(("sound", self.sound.figures()))
+        rows.append(("picture", self.watch.words()))
         rows.append(("softened by the flash guard", f"{self.guard.softened} pictures"))
         rows.append(("rewind reaches", f"{self._reach():.0f} s, {session.memory_mb:.0f} MB"))
         return rows
@@ -253,7 +268,7 @@ class PlayScreen:
         if self._due is not None and self._due is not self.last:
             self.last = self._due
             self.guard.on = self.settings.flash_guard
-            self._seen = self.guard.show(self.last.pixels, self.session.clock.now())
+            self._seen = self.guard.show(self._faded(self.last.pixels), self.session.clock.now())
             if self.last.tick_began is not None:
                 self.sound.frame(self.last.pixels)
         self.dirty = False
@@ -264,6 +279,26 @@ class PlayScreen:
         else:
             self.window.draw_frame(self._seen, self.settings.scaling)
 
+    def _faded(self, picture: Pixels) -> Pixels:
+        if self._fade is None or self._fade[0].shape != picture.shape:
+            return picture
+        before, since = self._fade
+        now = self.session.clock.now()
+        since = now if since is None else since
+        self._fade = (before, since) if now < since + FADE else None
+        return cross_fade(before, picture, (now - since) / FADE)
+
+    def _look(self, frame: VideoFrame) -> None:
+        """Once a latent frame: whether the picture has drifted, said when it begins."""
+        if frame.tick_began is None or frame.number % self.session.config.ticks:
+            return
+        before = self.watch.away
+        self.watch.look(frame.pixels)
+        if self.watch.away and not before:
+            keys = self.sampler.bindings.inputs.get("reanchor", ())
+            how = f"{keys[0].upper()}, or the pause menu:" if keys else "The pause menu can"
+            self.tell(f"The picture has drifted: {self.watch.away}.  {how} bring it back")
+
     def drawn(self) -> None:
         """What `draw` put into the window was submitted to the display."""
         if self._looked_at is not None:
@@ -272,4 +307,5 @@ class PlayScreen:
             self._looked_at = None
         if self._due is not None:
             self.session.shown(self._due)
+            self._look(self._due)
             self._due = None

@@ -11,16 +11,17 @@ import pygame
 
 from app.screens.commands import Command, Rebind
 from app.widgets import Row
-from controls.bindings import LOOK_INPUTS, Bindings
+from controls.bindings import LOOK_INPUTS, WINDOW_INPUTS, Bindings
 from controls.devices import gamepad, keyboard, mouse
 from controls.errors import UserError
 
 LABELS = {
     "forward": "Walk forward", "backward": "Walk back", "left": "Step left", "right": "Step right", "run": "Run",
     "jump": "Jump", "use": "Use", "attack": "Attack", "turn_left": "Turn left", "turn_right": "Turn right",
-    "look_up": "Look up", "look_down": "Look down",
+    "look_up": "Look up", "look_down": "Look down", "reanchor": "Bring the picture back",
 }  # fmt: skip
 PUSHED = 0.6
+NEVER_HELD = (*LOOK_INPUTS, *WINDOW_INPUTS)
 CANCEL = ("escape", "pad start", "pad b")
 
 
@@ -73,7 +74,7 @@ class RebindPage:
             return "All keys and buttons as the program comes with them."
         if row == "back":
             return "To the other settings."
-        hold = "" if row.removeprefix("bind ") in LOOK_INPUTS else "  Left, right: hold, or switch with each press."
+        hold = "" if row.removeprefix("bind ") in NEVER_HELD else "  Left, right: hold, or switch with each press."
         return f"{self.said or 'Enter: another key or button.'}{hold}  Delete, X: none.  When you go on playing."
 
     def listen(self, event: pygame.event.Event) -> Command | None:
@@ -115,7 +116,7 @@ class RebindPage:
     def change(self, row: str) -> Command | None:
         """Left or right on a row: held, or switched with each press."""
         name = row.removeprefix("bind ")
-        if name in self.bindings.inputs and name not in LOOK_INPUTS:
+        if name in self.bindings.inputs and name not in NEVER_HELD:
             return self._use(self.bindings.toggled(name))
         return None
 

@@ -168,3 +168,11 @@ class Gamepads:
                 self._button(instance, source, True, sampler)
             elif value < TRIGGER_RELEASE and source in pad.pressed:
                 self._button(instance, source, False, sampler)
+
+
+def open_pads() -> Gamepads | None:
+    """All pads, None where the system has no way to ask for any."""
+    try:
+        return Gamepads()
+    except pygame.error:
+        return None

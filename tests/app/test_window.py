@@ -18,9 +18,9 @@ from app.screens.commands import (
     BackTo,
     LoadSlot,
     MoveSlot,
+    Open,
     OpenSettings,
     Pick,
-    PickPicture,
     Quit,
     Restart,
     Resume,
@@ -107,7 +107,7 @@ def test_menu_navigation(opened: Window, tmp_path: Path) -> None:
     assert menu.focus == 4
     click = pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=where)
     assert menu.handle(click) == Pick(menu.scenes[4])
-    assert menu.handle(pygame.event.Event(pygame.DROPFILE, file="a.png")) == PickPicture(Path("a.png"))
+    assert menu.handle(pygame.event.Event(pygame.DROPFILE, file="a.png")) == Open(Path("a.png"))
 
 
 @pytest.mark.parametrize("size", [(480, 300), (900, 500), (2560, 1440)])

@@ -1,0 +1,58 @@
+"""The stage: which screen is shown, what lies under the settings, and telling the player something wherever they are.
+
+Does not know what a screen asks for, or about worlds and walks.
+"""
+
+from __future__ import annotations
+
+import pygame
+
+from app.door import Pixels
+from app.screens.loading import LoadingScreen
+from app.screens.menu import MenuScreen
+from app.screens.pause import PauseScreen
+from app.screens.play import PlayScreen
+from app.screens.settings import SettingsScreen
+from app.sound.scape import Soundscape
+
+Screen = MenuScreen | LoadingScreen | PlayScreen | PauseScreen | SettingsScreen
+REPEAT = (350, 60)  # ms: a key that is held in a menu counts again after the first, then every other
+
+
+class Stage:
+    """Begins with the menu; `under` is where the settings were opened."""
+
+    def __init__(self, menu: MenuScreen, sound: Soundscape) -> None:
+        self.menu = menu
+        self.screen: Screen = menu
+        self.under: Screen = menu
+        self._sound = sound
+        pygame.key.set_repeat(*REPEAT)
+
+    def show(self, screen: Screen) -> None:
+        """Make a screen the present one."""
+        self.screen = screen
+        screen.dirty = True
+        pygame.key.set_repeat(*(() if isinstance(screen, PlayScreen | PauseScreen) else REPEAT))
+        self._sound.paused(not isinstance(screen, PlayScreen))
+
+    def show_settings(self, screen: SettingsScreen) -> None:
+        """The settings, over the present screen."""
+        self.under = self.screen
+        self.show(screen)
+
+    def lower(self) -> Screen:
+        """The present screen, or the one under the settings."""
+        return self.under if isinstance(self.screen, SettingsScreen) else self.screen
+
+    def say(self, words: str, picture: Pixels | None = None) -> None:
+        """Tell the player something, beside a small picture uint8 (Y, X, 3) if there is one; nothing with no words."""
+        if not words:
+            return
+        if isinstance(self.screen, PauseScreen | SettingsScreen):
+            self.screen.said = words
+        elif isinstance(self.screen, PlayScreen):
+            self.screen.tell(words, picture)
+        else:
+            self.menu.notice = words
+        self.screen.dirty = True
