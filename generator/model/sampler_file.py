@@ -1,6 +1,6 @@
 """A learned sampler on disk: a small YAML file with the times, the solver, the weights it belongs to, and its losses.
 
-Shape key: S intervals of the grid; times and network times are S + 1 numbers.
+Shape key: S intervals of the grid; times and network times are S + 1 numbers; GS's states and outputs are S rows of S.
 Numbers are written without exponents, which YAML 1.1 readers take for text. Source: LD3 notes section 1.
 
 Does not know how times are learned or what samples with them.
@@ -20,9 +20,11 @@ from controls.errors import UserError
 from controls.files import write_atomic
 from controls.strict_yaml import Document, load_file
 from generator.samplers.paths import network_times_fault, times_fault
-from generator.samplers.sampler import FLOW, MOST, Sampler, intervals, solver_fault
+from generator.samplers.sampler import FLOW, LEARNED, MOST, Sampler, intervals, solver_fault
 
 FORMAT = 1
+CORRECTIONS = ("states", "outputs")  # fields that only the solver gs has
+LARGEST = 1e3  # of a correction
 FIELDS = ("format", "weights", "solver", "order", "nfe", "distance", "times", "network_times", "losses", "curve")
 LONGEST_CURVE = 500
 
@@ -54,12 +56,22 @@ def save_sampler(path: Path, learned: LearnedSampler) -> None:
         f"distance: {learned.distance}",
         f"times: [{', '.join(plain(t) for t in sampler.times.tolist())}]",
         f"network_times: [{', '.join(plain(t) for t in sampler.network_times.tolist())}]",
+        *corrections_of(sampler),
         "losses:",
         *(f"  {name}: {plain(loss)}" for name, loss in learned.losses.items()),
         "curve:  # training and validation loss",
         *(f"  - [{plain(round(t, 8))}, {plain(round(v, 8))}]" for t, v in learned.curve[::thin]),
     ]
     write_atomic(path, "\n".join(lines if learned.curve else [*lines[:-1], "curve: []"]) + "\n")
+
+
+def corrections_of(sampler: Sampler) -> list[str]:
+    """GS's weights as lines of the file; none for other solvers."""
+    lines = []
+    for name, rows in zip(CORRECTIONS, sampler.corrections or (), strict=False):
+        lines.append(f"{name}:")
+        lines += [f"  - [{', '.join(plain(v) for v in row)}]" for row in rows.tolist()]
+    return lines
 
 
 def plain(number: float) -> str:
@@ -72,7 +84,7 @@ def plain(number: float) -> str:
 def load_sampler(path: Path, weights: str) -> LearnedSampler:
     """Read and check a file for the weights of a given hash; UserError says what is wrong and what to do."""
     document = load_file(path)
-    data = document.mapping((), document.data, FIELDS)
+    data = document.mapping((), document.data, (*FIELDS, *CORRECTIONS))
     missing = [name for name in FIELDS if name not in data]
     if missing:
         raise document.error((), f"{missing[0]} is missing, so this is no learned grid; make one with learn-times.")
@@ -107,7 +119,29 @@ def _sampler(document: Document) -> Sampler:
     fault = network_times_fault(told, times)
     if fault:
         raise document.error(("network_times",), f"{fault}; learn the grid again.")
-    return Sampler(name, order, times, told)
+    return Sampler(name, order, times, told, corrections=_corrections(document, name, len(times) - 1))
+
+
+def _corrections(document: Document, solver: str, steps: int) -> tuple[Tensor, Tensor] | None:
+    found = [name for name in CORRECTIONS if name in document.data]
+    if solver != LEARNED:
+        if found:
+            raise document.error(
+                (found[0],), f"{found[0]} belong to the solver {LEARNED}, not to {solver}; remove them."
+            )
+        return None
+    made = []
+    for name in CORRECTIONS:
+        rows = document.data.get(name)
+        if not isinstance(rows, list) or [len(r) if isinstance(r, list) else 0 for r in rows] != [steps] * steps:
+            place = (name,) if name in document.data else ("solver",)
+            raise document.error(place, f"the solver {LEARNED} needs {name}: {steps} rows of {steps} numbers.")
+        checked = [
+            [document.number((name, i, j), value, -LARGEST, LARGEST) for j, value in enumerate(row)]
+            for i, row in enumerate(rows)
+        ]
+        made.append(torch.tensor(checked, dtype=torch.float64))
+    return made[0], made[1]
 
 
 def _times(document: Document, field: str) -> Tensor:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from generator.samplers.grids import between_ends
-from generator.samplers.learned_times import Distance, Mode, Pairs, clipped, ends, fractions, logits_of
+from generator.samplers.learned_times import Distance, Mode, Pairs, clipped, ends, fractions, logits_of, recomputed
 from generator.samplers.paths import NoisePath
 from generator.samplers.solvers import FLOW, Network, Solver, dpm_solver_pp, lay
 
@@ -48,10 +48,10 @@ def step_weights(times: Tensor, path: Any) -> tuple[Tensor, Tensor]:
     return decay, rows[1:] - decay[:, None] * rows[:-1]
 
 
-def generalised(states: Tensor, outputs: Tensor) -> Solver:
+def generalised(states: Tensor, outputs: Tensor, base: tuple[Tensor, Tensor] | None = None) -> Solver:
     """DPM-Solver++(3M) whose step i adds states[i, j] x_j + outputs[i, j] D_j over j <= i to its result; both (S, S).
 
-    With noughts it is that solver. One call per interval.
+    With noughts it is that solver. One call per interval. base: `step_weights` of the times, where they never change.
     """
     assert states.shape == outputs.shape == (len(states), len(states)), f"{states.shape} and {outputs.shape}"
 
@@ -60,7 +60,7 @@ def generalised(states: Tensor, outputs: Tensor) -> Solver:
     ) -> Tensor:
         grid = lay(times, path, network_times)
         assert grid.steps == len(states), f"{grid.steps} intervals for corrections of {len(states)}"
-        decay, weights = step_weights(grid.times, path)
+        decay, weights = step_weights(grid.times, path) if base is None else base
         passed, predicted = [x], []
         for i in range(grid.steps):
             predicted.append(grid.ask(network, passed[i], i)[0])
@@ -110,83 +110,170 @@ class FitConfig:
 
     updates: int = 400
     batch: int = 16
+    held_batch: int = 64
     rate: float = 1e-3
     clip: float = 1.0
     average: float = 0.99
     every: int = 10  # updates between two validations
+    recompute: bool = False  # checkpoint every network call
     seed: int = 0
 
 
-@dataclass
 class Fit:
     """Parameters on the way to the least distance between `sample(parameters, network, noise, turn)` and targets.
 
     `turn` counts updates (a curve trains another number of steps at each turn); validation asks turn 0 .. turns - 1.
+    `advance` until `done`; then `best`, or what it began from where nothing was better or losses were not finite.
+    `state` and `restore` are all that a stopped run needs.
     """
 
-    config: FitConfig
-    distance: Distance
-    sample: Callable[[Parameters, Network, Tensor, int], Tensor]
-    parameters: Parameters
-    turns: int = 1
-    best: Parameters = field(default_factory=dict)
-    least: float = math.inf
-    losses: list[float] = field(default_factory=list)  # validation
+    def __init__(
+        self,
+        config: FitConfig,
+        distance: Distance,
+        sample: Callable[[Parameters, Network, Tensor, int], Tensor],
+        parameters: Parameters,
+        train: Pairs,
+        held: Pairs,
+        turns: int = 1,
+    ) -> None:
+        self.config, self.distance, self.sample, self.turns = config, distance, sample, turns
+        self.train, self.held = train, held
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
+        self.kept = {"live": parameters, "average": parameters, "best": parameters, "first": zeros, "second": zeros}
+        self.update, self.least, self.fault = 0, math.inf, ""
+        self.losses: list[tuple[float, float]] = []  # training and the last validation, after each update
+
+    @property
+    def done(self) -> bool:
+        return self.update >= self.config.updates or bool(self.fault)
+
+    @property
+    def best(self) -> Parameters:
+        return self.kept["best"]
 
     def loss(self, parameters: Parameters, pairs: Pairs, index: Tensor, turn: int) -> Tensor:
-        """Mean distance over some pairs."""
-        made = self.sample(parameters, pairs.network(index), pairs.noise[index], turn)
-        return self.distance(pairs.view(made, index), pairs.target[index]).mean()
+        """Distances of some pairs (B,)."""
+        network = pairs.network(index)
+        asked = recomputed(network) if self.config.recompute and torch.is_grad_enabled() else network
+        made = self.sample(parameters, asked, pairs.noise[index], turn)
+        return self.distance(pairs.view(made, index), pairs.target[index])
 
     @torch.no_grad()
-    def judge(self, average: Parameters, held: Pairs) -> None:
-        """Keep the averaged parameters if they are the best on held-out pairs."""
-        index = torch.arange(len(held.noise))
-        value = sum(float(self.loss(average, held, index, turn)) for turn in range(self.turns)) / self.turns
-        self.losses.append(value)
-        if value < self.least:
-            self.least, self.best = value, {name: tensor.clone() for name, tensor in average.items()}
+    def validate(self) -> float:
+        """Mean distance of the averaged parameters over the held-out pairs and all turns."""
+        parameters = self.kept["average"]
+        parts = torch.arange(len(self.held.noise)).split(self.config.held_batch)
+        turns = range(self.turns)
+        return float(
+            torch.cat([self.loss(parameters, self.held, part, turn) for turn in turns for part in parts]).mean()
+        )
 
-    def run(self, train: Pairs, held: Pairs) -> Parameters:
-        """The best parameters; those it began from where nothing was better, or losses were not finite."""
-        config, order = self.config, random.Random(self.config.seed)
-        live = {name: tensor.clone().requires_grad_() for name, tensor in self.parameters.items()}
-        average = {name: tensor.clone() for name, tensor in self.parameters.items()}
-        optimiser = torch.optim.Adam(live.values(), config.rate)
-        self.best = {name: tensor.clone() for name, tensor in self.parameters.items()}
-        self.judge(average, held)
-        for turn in range(config.updates):
-            index = torch.tensor(order.sample(range(len(train.noise)), min(config.batch, len(train.noise))))
-            optimiser.zero_grad()
-            self.loss(live, train, index, turn).backward()
-            if not all(torch.isfinite(t.grad).all() for t in live.values() if t.grad is not None):
-                break
-            for tensor in live.values():
-                tensor.grad = clipped(tensor.grad, config.clip) if tensor.grad is not None else None
-            optimiser.step()
-            for name, tensor in live.items():
-                average[name].lerp_(tensor.detach(), 1 - min(config.average, (turn + 1) / (turn + 10)))
-            if (turn + 1) % config.every == 0:
-                self.judge(average, held)
+    def judge(self) -> float:
+        """Keep the averaged parameters if they are the best on held-out pairs; their loss."""
+        value = self.validate()
+        if value < self.least:
+            self.least, self.kept["best"] = value, self.kept["average"]
+        return value
+
+    def advance(self) -> None:
+        """One update, and a validation when it is due."""
+        config = self.config
+        judged = self.judge() if self.update == 0 else self.losses[-1][1]
+        order = random.Random(f"{config.seed}/{self.update}")
+        count = len(self.train.noise)
+        index = torch.tensor(order.sample(range(count), min(config.batch, count)))
+        live = {name: tensor.detach().requires_grad_() for name, tensor in self.kept["live"].items()}
+        loss = self.loss(live, self.train, index, self.update).mean()
+        loss.backward()
+        slopes = {name: tensor.grad for name, tensor in live.items()}
+        if not all(slope is not None and torch.isfinite(slope).all() for slope in slopes.values()):
+            self.fault = f"the loss was not finite (update {self.update})"
+            return
+        self._step({name: clipped(slope, config.clip) for name, slope in slopes.items()})
+        self.update += 1
+        if self.update % config.every == 0 or self.update == config.updates:
+            judged = self.judge()
+        self.losses.append((float(loss.detach()), judged))
+
+    @torch.no_grad()
+    def _step(self, slopes: Parameters) -> None:
+        """Adam, and the average of what it passes through."""
+        kept, count = self.kept, self.update + 1
+        mixed = min(self.config.average, count / (count + 9))
+        moved: dict[str, Parameters] = {"live": {}, "average": {}, "first": {}, "second": {}}
+        for name, slope in slopes.items():
+            first = 0.9 * kept["first"][name] + 0.1 * slope
+            second = 0.999 * kept["second"][name] + 0.001 * slope.square()
+            step = first / (1 - 0.9**count) / ((second / (1 - 0.999**count)).sqrt() + 1e-8)
+            live = kept["live"][name] - self.config.rate * step
+            average = mixed * kept["average"][name] + (1 - mixed) * live
+            for where, tensor in zip(moved, (live, average, first, second), strict=True):
+                moved[where][name] = tensor
+        self.kept = {**kept, **moved}
+
+    def run(self) -> Parameters:
+        """To the end."""
+        while not self.done:
+            self.advance()
         return self.best
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name and plain numbers."""
+        tensors = {
+            f"{where}.{name}": tensor.clone() for where, kept in self.kept.items() for name, tensor in kept.items()
+        }
+        return tensors, {"update": self.update, "least": self.least, "fault": self.fault, "losses": list(self.losses)}
 
-def fit_generalised(
-    path: NoisePath, start: Tensor, distance: Distance, train: Pairs, held: Pairs, config: FitConfig | None = None
-) -> tuple[Solver, Tensor, Tensor]:
-    """Learn GS from the times to begin from (S + 1,): its solver, times and network times. S >= 2."""
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        self.kept = {where: {name: tensors[f"{where}.{name}"] for name in kept} for where, kept in self.kept.items()}
+        self.update, self.least, self.fault = numbers["update"], numbers["least"], numbers["fault"]
+        self.losses = [(t, v) for t, v in numbers["losses"]]
+
+
+def begin_generalised(
+    path: NoisePath, start: Tensor, distance: Distance, train: Pairs, held: Pairs, config: FitConfig
+) -> Fit:
+    """GS from the times to begin from (S + 1,), before its first update. S >= 2."""
     steps, scale = len(start) - 1, start_scale(path)
     assert steps >= 2, f"{steps} steps leave no time to learn"
-    zeros = torch.zeros(steps, steps, dtype=torch.float64)
-    theta = theta_of(path, start)
-    began = {"theta": theta, "offsets": torch.zeros_like(theta), "states": zeros, "outputs": zeros.clone()}
+    zeros, theta = torch.zeros(steps, steps, dtype=torch.float64), theta_of(path, start)
 
     def sample(now: Parameters, network: Network, noise: Tensor, turn: int) -> Tensor:
         times, told = product_grid(path, now["theta"], now["offsets"])
         return generalised(now["states"], now["outputs"])(network, noise * scale, times, path, told)
 
-    best = Fit(config or FitConfig(), distance, sample, began).run(train, held)
+    began = {"theta": theta, "offsets": torch.zeros_like(theta), "states": zeros, "outputs": zeros.clone()}
+    return Fit(config, distance, sample, began, train, held)
+
+
+def fit_generalised(
+    path: NoisePath, start: Tensor, distance: Distance, train: Pairs, held: Pairs, config: FitConfig | None = None
+) -> tuple[Solver, Tensor, Tensor]:
+    """Learn GS from the times to begin from (S + 1,): its solver, times and network times."""
+    best = begin_generalised(path, start, distance, train, held, config or FitConfig()).run()
     return generalised(best["states"], best["outputs"]), *product_grid(path, best["theta"], best["offsets"])
+
+
+def begin_curve(
+    path: NoisePath,
+    mode: Mode,
+    solver: Solver,
+    steps: tuple[int, ...],
+    distance: Distance,
+    train: Pairs,
+    held: Pairs,
+    config: FitConfig,
+    logits: Tensor,
+) -> Fit:
+    """One curve for several numbers of steps, before its first update; its logits (K + 1,) are for `curve_times`."""
+    scale = start_scale(path)
+
+    def sample(now: Parameters, network: Network, noise: Tensor, turn: int) -> Tensor:
+        times = curve_times(path, mode, now["logits"], steps[turn % len(steps)])
+        return solver(network, noise * scale, times, path)
+
+    return Fit(config, distance, sample, {"logits": logits}, train, held, turns=len(steps))
 
 
 def fit_curve(
@@ -205,15 +292,9 @@ def fit_curve(
 
     start: times (K + 1,) that the control points begin at; a straight line without.
     """
-    scale = start_scale(path)
     logits = torch.ones(controls, dtype=torch.float64) if start is None else logits_of(path, mode, start)
-
-    def sample(now: Parameters, network: Network, noise: Tensor, turn: int) -> Tensor:
-        times = curve_times(path, mode, now["logits"], steps[turn % len(steps)])
-        return solver(network, noise * scale, times, path)
-
-    fit = Fit(config or FitConfig(rate=2e-2), distance, sample, {"logits": logits}, turns=len(steps))
-    return fit.run(train, held)["logits"]
+    chosen = config or FitConfig(rate=2e-2)
+    return begin_curve(path, mode, solver, steps, distance, train, held, chosen, logits).run()["logits"]
 
 
 def start_scale(path: NoisePath) -> float:

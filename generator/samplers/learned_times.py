@@ -126,10 +126,12 @@ class LearnConfig:
     patience: int = 5  # validations without progress
     decay: float = 0.8
     recompute: bool = False  # checkpoint every network call: one call's activations at a time
+    unit: float = 1.0  # the size of the loss that the rates are meant for: about LPIPS's. Ours for other distances
     seed: int = 0
 
     def __post_init__(self) -> None:
         assert self.steps >= 2, f"{self.steps} steps leave no time to learn"
+        assert self.unit > 0, f"a loss in units of {self.unit}"
         assert self.ball > 0, f"a ball of {self.ball}; the hard objective is soft=False"
 
 
@@ -187,6 +189,11 @@ class Learner:
             return ""
         return f"the loss was not finite {self.progress.broken} times (round {self.progress.round})"
 
+    @property
+    def losses(self) -> list[tuple[float, float]]:
+        """Training and validation loss after each update."""
+        return self.progress.losses
+
     def grid(self, best: bool = False) -> tuple[Tensor, Tensor]:
         """Times and network times of the current or the best parameters."""
         chosen = self.best if best else self.tensors
@@ -239,7 +246,7 @@ class Learner:
         noise = self.tensors["train"][index].requires_grad_(self.config.soft)
         grid = grid_of(self.path, self.config.mode, logits, offsets)
         before = self.distances("train", index, noise, grid)
-        before.mean().backward()
+        (before.mean() / self.config.unit).backward()
         gradients = [part.grad for part in (logits, offsets)]
         if not all(part is not None and torch.isfinite(part).all() for part in (before, *gradients)):
             self.progress.broken += 1
@@ -300,7 +307,7 @@ class Learner:
         for index in torch.arange(len(self.tensors["held"])).split(self.config.batch):
             noise = self.tensors["held"][index].requires_grad_()
             before = self.distances("held", index, noise, self.grid())
-            before.mean().backward()
+            (before.mean() / self.config.unit).backward()
             any_moved |= self.relax("held", index, noise, before.detach())
         if not any_moved:
             self.progress.noise_rate *= 0.5

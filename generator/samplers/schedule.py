@@ -28,9 +28,11 @@ def clean_from_velocity(x: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
 
 
 def uniform_times(steps: int, shift: float = 1.0) -> Tensor:
-    """float64 (steps + 1,) decreasing from 1 to 0, uniform, then shifted."""
+    """float64 (steps + 1,) decreasing from 1 to 0, both exactly, uniform, then shifted."""
     assert steps >= 1, f"{steps} steps"
-    return shift_time(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
+    times = shift_time(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
+    times[0] = 1.0  # some shifts round it up
+    return times
 
 
 def token_shift(tokens: int, reference_tokens: int = 1196, reference_shift: float = 24.0) -> float:

@@ -1,17 +1,16 @@
 """Stage 2, consistency: the teacher's path folded into one step, with teacher forcing.
 
 Shape key: B batch, F latent frames, C channels, H, W latent size, S fixed times.
-Fixed times, uniform and then shifted; no guidance; the target network is the student itself without gradient, not an
-average. `own_history` is ours: on that share of steps the recycled frames come from the student's own free rollout of
-the clip (no gradient, through the KV cache), and the loss is the squared error to the truth, so that the model meets
-its own errors before stage 3 exists. Source: AAPT section 3.3.
+Fixed times, uniform and then shifted, or laid through a learned grid (ours); no guidance; the target network is the
+student itself without gradient, not an average. `own_history` is ours: on that share of steps the recycled frames come
+from the student's own free rollout of the clip (no gradient, through the KV cache), and the loss is the squared error
+to the truth, so that the model meets its own errors before stage 3 exists. Source: AAPT section 3.3.
 
 Does not know about caches, worlds or evaluation.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor
 
 from controls.errors import UserError
+from generator.checkpoint import load_weights, read_manifest
 from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
+from generator.model.sampler_file import load_sampler
 from generator.rollout import Eye, open_eye, rollout_and_history
 from generator.samplers.schedule import clean_from_velocity, mix, uniform_times
 from generator.tokenizer.vae import VideoVAE
@@ -32,7 +33,7 @@ from generator.training.dit_run import (
     finish_step,
     keep,
     open_run,
-    save_run,
+    save_interrupted,
 )
 from generator.training.helpers import (
     Progress,
@@ -41,17 +42,20 @@ from generator.training.helpers import (
     step_generator,
     step_rng,
 )
+from generator.training.parallel_tensors import part_of
 from generator.training.perceptual import Lpips
 
 
 @dataclass(frozen=True)
 class ConsistencyTraining(DiTTraining):
-    """Settings of stage 2: `times` fixed times, share of one-step noise draws, and of own-history steps.
+    """Settings of stage 2: fixed times, share of one-step noise draws, and of own-history steps.
 
+    `times` is a number (so many, uniform and shifted), a learned grid's file (its own times), or FILE:N (N of them,
+    as dense everywhere as the grid). The grid must be one of the weights that the stage begins from.
     `lpips` weighs a perceptual term on own-history steps (0: none), on `lpips_clips` clips of the batch.
     """
 
-    times: int = 32
+    times: str = "32"
     lr: float = 1e-5
     muon: float = 2e-5
     pure_noise: float = 0.25
@@ -68,10 +72,12 @@ def consistency_loss(
     times: Tensor,
     pure_noise: float,
     generator: torch.Generator,
+    own: slice = slice(None),
 ) -> Tensor:
     """Squared distance between the student's clean frames at t_n and, one teacher step nearer to the data, at t_n+1.
 
     times (S + 1,) decreasing from 1 to 0; `pure_noise` is the share of clips placed at t = 1, where play happens.
+    All that is random is drawn for the whole batch; the loss is that of its `own` clips.
     """
     device, count = batch.target.device, len(batch.target)
     place = torch.randint(len(times) - 1, (count,), generator=generator, device=device)
@@ -79,13 +85,14 @@ def consistency_loss(
     place = torch.where(first, 0, place)
     now, after = times.to(device)[place].float(), times.to(device)[place + 1].float()
     noise = torch.randn(batch.target.shape, generator=generator, device=device)
-    x = mix(batch.target, noise, now)
+    x, now, after, recycled = mix(batch.target, noise, now)[own], now[own], after[own], recycled[own]
+    given = batch.actions[own], batch.rays[own]
     with torch.no_grad():
-        slope = teacher(x, recycled, now, batch.actions, batch.rays)
+        slope = teacher(x, recycled, now, *given)
         gap = (after - now).view(-1, 1, 1, 1, 1)
         nearer = x + gap * slope
-        target = clean_from_velocity(nearer, student(nearer, recycled, after, batch.actions, batch.rays), after)
-    guess = clean_from_velocity(x, student(x, recycled, now, batch.actions, batch.rays), now)
+        target = clean_from_velocity(nearer, student(nearer, recycled, after, *given), after)
+    guess = clean_from_velocity(x, student(x, recycled, now, *given), now)
     return (guess.float() - target.float()).square().mean()
 
 
@@ -95,14 +102,22 @@ def own_recycled(student: CausalDiT, batch: Batch, seed: int, eye: Eye | None = 
 
 
 def own_history_loss(
-    student: CausalDiT, batch: Batch, recycled: Tensor, generator: torch.Generator, pictures: PictureLoss | None = None
+    student: CausalDiT,
+    batch: Batch,
+    recycled: Tensor,
+    generator: torch.Generator,
+    pictures: PictureLoss | None = None,
+    own: slice = slice(None),
 ) -> Tensor:
-    """Squared error of one-step frames that follow the student's own frames, against the truth."""
+    """Squared error of one-step frames that follow the student's own frames, against the truth.
+
+    `recycled` is of the batch's `own` clips, and so is the loss.
+    """
     t = torch.ones(len(recycled), device=recycled.device)
-    noise = torch.randn(batch.target.shape, generator=generator, device=recycled.device)
-    made = noise - student(noise, recycled, t, batch.actions, batch.rays)
-    loss = (made.float() - batch.target).square().mean()
-    return loss if pictures is None else loss + pictures(made.float(), batch.target, generator)
+    noise = torch.randn(batch.target.shape, generator=generator, device=recycled.device)[own]
+    made = noise - student(noise, recycled, t, batch.actions[own], batch.rays[own])
+    loss = (made.float() - batch.target[own]).square().mean()
+    return loss if pictures is None else loss + pictures(made.float(), batch.target[own], generator)
 
 
 class PictureLoss:
@@ -139,10 +154,12 @@ def stage_loss(
     batch = run.draw()
     if choice.random() < config.own_history:
         eye = open_eye(run.dit, run.tokenizer, run.world.hfov, run.parallax)
-        recycled = own_recycled(run.dit, batch, int(choice.integers(2**31)), eye)
-        return "own_history", own_history_loss(run.dit, batch, recycled, generator, pictures)
+        with run.gathered():
+            seed = int(choice.integers(2**31)) + run.own.start  # of this process's first clip
+            recycled = own_recycled(run.dit, part_of(batch, run.own), seed, eye)
+        return "own_history", own_history_loss(run.dit, batch, recycled, generator, pictures, run.own)
     recycled = corrupt_history(batch.recycled, config.history_noise, generator)
-    loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator)
+    loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator, run.own)
     return "consistency", loss
 
 
@@ -151,14 +168,14 @@ def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiT
     if not config.start:
         raise UserError("The consistency stage needs a teacher; give stage 1 weights with --start DIR.")
     run = open_run(config, folder, "consistency")
-    teacher = copy.deepcopy(run.dit).eval().requires_grad_(False)
-    if run.step:  # resumed: the teacher is where the run began, not where it stands
-        teacher.load_state_dict(load_teacher(config))
-    times = uniform_times(config.times, run.world.shift)
+    if run.team and config.lpips:
+        raise UserError("Several processes compare no pictures; give --set lpips=0, or start one process.")
+    teacher = open_teacher(run, config)
+    times = fixed_times(config.times, run.world.shift, Path(config.start))
     pictures = PictureLoss(run.tokenizer, config.lpips, config.lpips_clips) if config.lpips else None
-    bar = Progress("consistency", quiet)
+    bar = Progress("consistency", quiet or not run.leads)
     try:
-        while (progress := run.budget.progress(run.step)) < 1.0:
+        while (progress := run.progress()) < 1.0:
             set_rate(run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
             with run.autocast():
                 name, loss = stage_loss(run, config, teacher, times, pictures)
@@ -167,15 +184,47 @@ def train(config: ConsistencyTraining, folder: Path, quiet: bool = False) -> DiT
             bar.show(progress, step=run.step)
             keep(run, teacher=False)
     except KeyboardInterrupt:
-        save_run(run)
+        save_interrupted(run)
         raise
     keep(run, teacher=False, done=True)
     bar.close()
     return run
 
 
+def fixed_times(text: str, shift: float, start: Path) -> Tensor:
+    """The setting `times` as times (S + 1,) from 1 to 0; UserError when it is neither a number nor a fitting grid."""
+    name, _, number = text.rpartition(":")
+    if not number.isdigit():
+        name, number = text, ""  # a file alone: its own times
+    if not text or (number and int(number) < 1):
+        raise UserError(f"times = {text!r} are none; give a number from 1, a grid's FILE, or FILE:32.")
+    if not name:
+        return uniform_times(int(number), shift)
+    learned = load_sampler(Path(name), read_manifest(start)["hash"])
+    return laid_through(learned.sampler.times, int(number or 0))
+
+
+def laid_through(times: Tensor, count: int) -> Tensor:
+    """`count` + 1 times, as many in each interval of a grid (S + 1,) as in every other; 0: the grid itself.
+
+    Linear between the grid's times, so with `count` a multiple of S they are among those returned.
+    """
+    if not count:
+        return times
+    places = torch.linspace(0.0, len(times) - 1.0, count + 1, dtype=torch.float64)
+    left = places.long().clamp(max=len(times) - 2)
+    return torch.lerp(times[left], times[left + 1], places - left)
+
+
+def open_teacher(run: DiTRun, config: ConsistencyTraining) -> CausalDiT:
+    """The network as the run began, which a resumed run is no longer; sharded as the run's is."""
+    teacher = CausalDiT(run.dit.config).to(run.device).eval().requires_grad_(False)
+    teacher.load_state_dict(load_teacher(config))
+    if run.team:
+        run.team.shard(teacher)
+    return teacher
+
+
 def load_teacher(config: ConsistencyTraining) -> dict[str, Tensor]:
     """State dict of the stage 1 weights that the run started from."""
-    from generator.checkpoint import load_weights
-
     return load_weights(Path(config.start)).dit.state_dict()

@@ -1,8 +1,8 @@
-"""Learn the times of the many-step teacher with LD3: few calls a frame that land where many calls do.
+"""Learn the times of the many-step teacher: few calls a frame that land where many calls do (LD3, GS, or one curve).
 
 The student's single latent frames, after real history, are held to the teacher's in decoded pictures (LPIPS) or in
 latents. It begins from the best of the hand-made grids by validation (ours; LD3 begins from uniform times). The same
-command resumes, and its state lies in the run's folder. Source: LD3 notes sections 1 and 2.
+command resumes, and its state lies in the run's folder. Source: LD3 notes sections 1, 2 and 4.
 
 Shape key: M pairs, C channels, H, W latent size, T video frames, Y, X video size.
 Does not know about play, caches or other stages.
@@ -11,7 +11,7 @@ Does not know about play, caches or other stages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,90 +19,28 @@ import torch
 from torch import Tensor
 
 from controls.errors import UserError
-from controls.strict_yaml import did_you_mean
 from generator.checkpoint import Weights, load_weights
 from generator.data.latents import LatentClips, parallax_hash, tokenizer_hash
-from generator.model.sampler_file import LearnedSampler, save_sampler
+from generator.model.sampler_file import LearnedSampler, load_sampler, save_sampler
 from generator.samplers.fitted_grids import dmn, gits, on_cut
 from generator.samplers.grids import edm_rho, quadratic_time, uniform_log_snr, uniform_time
-from generator.samplers.learned_times import Distance, LearnConfig, Learner, Pairs, l1, l2
-from generator.samplers.sampler import FLOW, MOST, Sampler, intervals, solver_fault
+from generator.samplers.learned_times import Distance, Pairs, l1, l2
+from generator.samplers.sampler import FLOW, Sampler, intervals
 from generator.samplers.schedule import uniform_times
 from generator.samplers.solvers import Solver, dpm_solver_pp, solver_named
-from generator.training.dit_run import pick_device
-from generator.training.helpers import Budget, Progress, load_tensors, make_folder, save_tensors
+from generator.training.helpers import Budget, Progress, load_tensors, make_folder, pick_device, save_tensors
 from generator.training.perceptual import Lpips
 from generator.training.teacher_pairs import Context, Eyes, make_context, make_pairs, solve_targets
-
-DISTANCES = ("lpips", "l1", "l2")
-FREE = ("minutes", "out", "run", "device")  # what a resumed command may change
-
-
-@dataclass(frozen=True)
-class TimesTraining:
-    """Settings of learn-times; `minutes` of learning over all starts (0: to the end of the rounds)."""
-
-    weights: str
-    out: str
-    latents: str = "runs/latents/halls"
-    run: str = ""
-    solver: str = "ipndm"
-    order: int = 3
-    nfe: int = 4
-    distance: str = "lpips"
-    minutes: float = 0.0
-    pairs: int = 24
-    held: int = 12
-    history: int = 3
-    teacher_steps: int = 32
-    soft: bool = True
-    decoupled: bool = True
-    recompute: bool = False
-    fitted: bool = True  # begin from DMN's or GITS's grid too, where those are better
-    grid_rounds: int = 2
-    both_rounds: int = 3
-    batch: int = 1
-    rate: float = 5e-3
-    offset_rate: float = 1e-3
-    seed: int = 0
-    device: str = "auto"
-
-    def learning(self) -> LearnConfig:
-        """LD3's numbers for latent models (notes section 2)."""
-        return LearnConfig(
-            steps=intervals(self.solver, self.nfe),
-            mode="time",
-            soft=self.soft,
-            decoupled=self.decoupled,
-            grid_rounds=self.grid_rounds,
-            both_rounds=self.both_rounds,
-            batch=self.batch,
-            held_batch=4,
-            rate=self.rate,
-            offset_rate=self.offset_rate,
-            recompute=self.recompute,
-            seed=self.seed,
-        )
-
-
-def check(config: TimesTraining) -> None:
-    """UserError on settings that make no sense."""
-    fault = solver_fault(config.solver, config.order, config.nfe)
-    if fault:
-        raise UserError(fault)
-    if config.nfe > MOST:
-        raise UserError(f"{config.nfe} network calls are more than the {MOST} that play offers; give fewer.")
-    if config.minutes < 0:
-        raise UserError(f"{config.minutes:g} minutes are no time; give more, or 0 to learn to the end.")
-    if intervals(config.solver, config.nfe) < 2:
-        raise UserError(f"{config.nfe} calls of {config.solver} are one interval, with no time to learn; give more.")
-    if config.distance not in DISTANCES:
-        raise UserError(f"There is no distance {config.distance!r}{did_you_mean(config.distance, DISTANCES)}.")
-    for name, least in (("pairs", 1), ("held", 1), ("history", 1), ("batch", 1), ("teacher_steps", config.nfe + 1)):
-        if getattr(config, name) < least:
-            raise UserError(f"{name} = {getattr(config, name)} is too few; give at least {least}.")
-    if Path(config.out).is_dir():
-        raise UserError(f"--out {config.out} is a folder; give the name of a file.")
+from generator.training.times_methods import (
+    CONTROLS,
+    Method,
+    TimesTraining,
+    check,
+    held_loss,
+    open_method,
+    run_folder,
+    settings_of,
+)
 
 
 def load_teacher(config: TimesTraining) -> Weights:
@@ -142,7 +80,7 @@ def hand_made(steps: int, shift: float) -> dict[str, Tensor]:
 
 def fitted(config: TimesTraining, train: Pairs, solver: Solver) -> dict[str, Tensor]:
     """Grids made for the solver (DMN) and for it and the teacher's own trajectories (GITS, 60 intervals), by name."""
-    steps, few = intervals(config.solver, config.nfe), torch.arange(min(4, len(train.noise)))
+    steps, few = intervals(config.base[0], config.nfe), torch.arange(min(4, len(train.noise)))
     dense = teacher_times(60)
     made = {"gits": gits(FLOW, steps, train.network(few), train.noise[few], dense)}
     if config.solver != "heun":  # which the bound is not made for
@@ -164,13 +102,18 @@ class PictureDistance:
 
 @dataclass
 class TimesRun:
-    """One opened run: the learner, its pairs' latents by part (to be saved), and where it stands."""
+    """One opened run: the way to learn, its pairs and their latents by part (to be saved), and where it stands.
+
+    `losses` are those of the grids that it might begin from; of the curve, means over the numbers of calls.
+    """
 
     config: TimesTraining
     weights: Weights
-    learner: Learner
+    method: Method
+    distance: Distance
+    pairs: dict[str, Pairs]
     latents: dict[str, Tensor]
-    losses: dict[str, float]  # of the hand-made grids
+    losses: dict[str, float]
     budget: Budget
     folder: Path
 
@@ -179,22 +122,26 @@ class TimesRun:
         """The file that the same command goes on from."""
         return self.folder / "resume.safetensors"
 
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return len(self.method.work.losses)
+
+    @property
+    def done(self) -> bool:
+        """Whether the rounds, the updates or the minutes have come to their end."""
+        return self.method.work.done or self.budget.progress(self.updates) >= 1.0
+
+    def judged(self, sampler: Sampler) -> float:
+        """Validation loss of a sampler."""
+        return held_loss(self.distance, self.pairs["held"], sampler)
+
     def save(self) -> None:
         """Everything that the run depends on."""
-        tensors, numbers = self.learner.state()
+        tensors, numbers = self.method.work.state()
         tensors |= {f"latents.{name}": kept for name, kept in self.latents.items()}
         meta = {"settings": settings_of(self.config), "weights": self.weights.hash, "numbers": numbers}
         save_tensors(self.resume, tensors, meta | {"losses": self.losses, "seconds": self.budget.spent})
-
-
-def settings_of(config: TimesTraining) -> dict[str, Any]:
-    """The settings that a resumed run must share."""
-    return {name: value for name, value in asdict(config).items() if name not in (*FREE, "weights")}
-
-
-def run_folder(config: TimesTraining, name: str) -> Path:
-    """Where the run's state lies: --run, or a folder named by the weights and the sampler."""
-    return Path(config.run or f"runs/times/{name[:8]}-{config.solver}-{config.order}-{config.nfe}-{config.distance}")
 
 
 def read_resume(path: Path, config: TimesTraining, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -241,8 +188,11 @@ def contexts(config: TimesTraining, weights: Weights) -> dict[str, Context]:
     return made
 
 
-def open_times(config: TimesTraining, say: Callable[[str], None]) -> TimesRun:
-    """Start a run, or continue the one in its folder. UserError on settings or files that do not fit."""
+def open_times(config: TimesTraining, say: Callable[[str], None], solved: dict[str, Tensor] | None = None) -> TimesRun:
+    """Start a run, or continue the one in its folder. UserError on settings or files that do not fit.
+
+    solved: the teacher's latents by part, where another run of the same weights, pairs and seed has them.
+    """
     check(config)
     weights = load_teacher(config)
     folder = run_folder(config, weights.hash)
@@ -254,85 +204,106 @@ def open_times(config: TimesTraining, say: Callable[[str], None]) -> TimesRun:
     )
     latents, pairs = {}, {}
     for use, context in contexts(config, weights).items():
-        if kept is None:
+        if kept is not None:
+            latents[use] = kept[0].pop(f"latents.{use}")
+        elif solved is not None:
+            latents[use] = solved[use]
+        else:
             say(f"{use}: {context.count} latent frames in {config.teacher_steps} calls each")
             times = teacher_times(config.teacher_steps)
             latents[use] = solve_targets(weights.dit, context, dpm_solver_pp(2), times)
-        else:
-            latents[use] = kept[0].pop(f"latents.{use}")
         eyes = Eyes(weights.tokenizer, context.batch) if config.distance == "lpips" else None
         pairs[use] = make_pairs(weights.dit, context, latents[use], eyes)
-    return _begin(config, weights, distance, pairs, latents, folder, kept)
+    losses = kept[1]["losses"] if kept else None
+    method, losses = begin(config, weights, distance, pairs, losses)
+    updates = config.updates
+    if config.method == "ld3":
+        rounds = config.grid_rounds + (config.both_rounds if config.decoupled else 0)
+        updates = rounds * -(-config.pairs // config.batch)
+    budget = Budget(updates, config.minutes)
+    if kept:
+        method.work.restore(kept[0], kept[1]["numbers"])
+        budget.resume(float(kept[1]["seconds"]))
+    return TimesRun(config, weights, method, distance, pairs, latents, losses, budget, folder)
 
 
-def _begin(
+def begin(
     config: TimesTraining,
     weights: Weights,
     distance: Distance,
     pairs: dict[str, Pairs],
-    latents: dict[str, Tensor],
-    folder: Path,
-    kept: tuple[dict[str, Tensor], dict[str, Any]] | None,
-) -> TimesRun:
-    solver, learning = solver_named(config.solver, config.order), config.learning()
-    grids = hand_made(learning.steps, weights.config.shift)
-    if kept is None and config.fitted:
-        grids |= fitted(config, pairs["train"], solver)
+    losses: dict[str, float] | None,
+) -> tuple[Method, dict[str, float]]:
+    """The way to learn, from the best of the grids by validation, and their losses; known losses are not made again."""
+    train, held = pairs["train"], pairs["held"]
 
-    def learner_from(start: Tensor | None) -> Learner:
-        return Learner(learning, FLOW, solver, distance, pairs["train"], pairs["held"], start)
+    def method(start: Tensor | None, unit: float = 1.0) -> Method:
+        return open_method(config, distance, train, held, start, unit)
 
-    if kept is None:
-        losses = {name: learner_from(times).validate() for name, times in grids.items()}
-        learner, seconds = learner_from(grids[min(losses, key=lambda name: losses[name])]), 0.0
-    else:
-        learner, losses, seconds = learner_from(None), kept[1]["losses"], float(kept[1]["seconds"])
-        learner.restore(kept[0], kept[1]["numbers"])
-    rounds = config.grid_rounds + (config.both_rounds if config.decoupled else 0)
-    budget = Budget(rounds * -(-config.pairs // config.batch), config.minutes)
-    budget.resume(seconds)
-    return TimesRun(config, weights, learner, latents, losses, budget, folder)
+    grids: dict[str, Tensor] = {}
+    if losses is None:
+        grids = candidates(config, weights, train)
+        if config.method == "curve":
+            tried = {name: method(times).work for name, times in grids.items()}
+            losses = {name: work.validate() for name, work in tried.items()}
+        else:
+            losses = {n: held_loss(distance, held, Sampler(*config.base, t, t)) for n, t in grids.items()}
+    best = min(losses, key=lambda name: losses[name])
+    unit = losses[best] if config.distance != "lpips" and losses[best] > 0 else 1.0
+    return method(grids.get(best), unit), losses
 
 
-@torch.no_grad()
-def unmoved_loss(learner: Learner, grid: tuple[Tensor, Tensor]) -> float:
-    """Validation loss of a grid from the noises as they were drawn, which hand-made grids are judged by too."""
-    noise = learner.pairs["held"].noise
-    parts = torch.arange(len(noise)).split(learner.config.held_batch)
-    return float(torch.cat([learner.distances("held", part, noise[part], grid) for part in parts]).mean())
+def candidates(config: TimesTraining, weights: Weights, train: Pairs) -> dict[str, Tensor]:
+    """Grids to begin from, by name: hand-made, fitted, and the file `begin`; for the curve, of CONTROLS intervals."""
+    if config.method == "curve":
+        return hand_made(CONTROLS, weights.config.shift)
+    steps = intervals(config.base[0], config.nfe)
+    grids = hand_made(steps, weights.config.shift)
+    if config.fitted:
+        grids |= fitted(config, train, solver_named(*config.base))
+    if config.begin:
+        begun = load_sampler(Path(config.begin), weights.hash).sampler
+        if len(begun.times) != steps + 1:
+            raise UserError(f"The grid {config.begin!r} has {len(begun.times) - 1} intervals, not {steps}.")
+        grids["begun"] = begun.times
+    return grids
 
 
 def finish(run: TimesRun) -> LearnedSampler:
     """Write the best grid so far; UserError when the run broke off."""
-    learner, config = run.learner, run.config
-    times, told = learner.grid(best=True)
-    losses = {**run.losses, "learned": unmoved_loss(learner, (times, told))}
-    sampler = Sampler(config.solver, config.order, times, told)
-    learned = LearnedSampler(run.weights.hash, sampler, config.distance, losses, learner.progress.losses)
+    work, config, sampler = run.method.work, run.config, run.method.sampler()
+    losses = run.losses
+    if config.method == "curve":  # those of the run are means over the numbers of calls
+        grids = hand_made(intervals(config.solver, config.nfe), run.weights.config.shift)
+        losses = {name: run.judged(Sampler(*config.base, times, times)) for name, times in grids.items()}
+    losses = {**losses, "learned": run.judged(sampler)}
+    learned = LearnedSampler(run.weights.hash, sampler, config.distance, losses, work.losses)
     save_sampler(Path(config.out), learned)
-    if learner.fault:
+    if work.fault:
         run.resume.unlink(missing_ok=True)
-        raise UserError(
-            f"{learner.fault}; {config.out} holds the best grid before that, lower --set rate and run again."
-        )
+        raise UserError(f"{work.fault}; {config.out} holds the best grid before that, lower --set rate and run again.")
     return learned
 
 
-def train(config: TimesTraining, quiet: bool = False, save_every: int = 5) -> LearnedSampler:
-    """Learn until the rounds or the minutes end, and write --out; the same command goes on where it was stopped."""
-    run = open_times(config, (lambda text: None) if quiet else print)
-    bar, updates = Progress("learn-times", quiet), len(run.learner.progress.losses)
+def work(run: TimesRun, quiet: bool, save_every: int, enough: Callable[[], bool]) -> None:
+    """Learn until the run is done or `enough` says so; saved at the end and on the way."""
+    bar = Progress("learn-times", quiet)
     try:
-        while not run.learner.done and run.budget.progress(updates) < 1.0:
-            run.learner.advance()
-            updates += 1
-            at = run.learner.progress
-            bar.show(run.budget.progress(updates), loss=at.losses[-1][1], best=at.best)
-            if updates % save_every == 0:
+        while not run.done and not enough():
+            run.method.work.advance()
+            shown = dict(zip(("loss", "held"), run.method.work.losses[-1], strict=True)) if run.updates else {}
+            bar.show(run.budget.progress(run.updates), **shown)
+            if run.updates % save_every == 0:
                 run.save()
     except KeyboardInterrupt:
         run.save()
         raise
     run.save()
     bar.close()
+
+
+def train(config: TimesTraining, quiet: bool = False, save_every: int = 5) -> LearnedSampler:
+    """Learn until the rounds or the minutes end, and write --out; the same command goes on where it was stopped."""
+    run = open_times(config, (lambda text: None) if quiet else print)
+    work(run, quiet, save_every, lambda: False)
     return finish(run)

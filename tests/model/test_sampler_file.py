@@ -128,3 +128,44 @@ def test_another_sampler_than_the_one_learned_is_refused(path):
     ):
         with pytest.raises(UserError, match=said):
             expect_sampler(back, path, **wanted)
+
+
+def gs_sampler() -> Sampler:
+    generator = torch.Generator().manual_seed(0)
+    states, outputs = (torch.randn(3, 3, dtype=torch.float64, generator=generator).tril() for _ in range(2))
+    return Sampler("gs", 3, uniform_times(3), uniform_times(3), corrections=(states, outputs))
+
+
+def test_the_corrections_of_gs_come_back_exactly(tmp_path):
+    path, sampler = tmp_path / "gs.yaml", gs_sampler()
+    save_sampler(path, learned(sampler=sampler))
+    back = load_sampler(path, HASH).sampler
+    assert all(torch.equal(a, b) for a, b in zip(back.corrections, sampler.corrections, strict=True))
+    assert back.label == sampler.label and back.name == "gs"
+    other = Sampler("gs", 3, uniform_times(3), uniform_times(3), corrections=(sampler.corrections[1],) * 2)
+    assert other.label != sampler.label
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("states:", "state:"), "unknown name 'state'; did you mean 'states'"),
+        (lambda text: text.replace("states:\n  - [", "states:\n  - [0.5, "), "needs states: 3 rows of 3 numbers"),
+        (lambda text: text.replace("solver: gs", "solver: unipc"), "states belong to the solver gs, not to unipc"),
+    ],
+)
+def test_wrong_corrections_are_said(change, said, tmp_path):
+    path = tmp_path / "gs.yaml"
+    save_sampler(path, learned(sampler=gs_sampler()))
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(UserError) as caught:
+        load_sampler(path, HASH)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_of_gs_without_its_corrections_is_refused(path):
+    path.write_text(path.read_text().replace("solver: ipndm", "solver: gs"))
+    with pytest.raises(UserError, match="the solver gs needs states: 4 rows of 4 numbers"):
+        load_sampler(path, HASH)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from generator.samplers.generalised import (
     FitConfig,
+    begin_curve,
+    begin_generalised,
     curve_times,
     fit_curve,
     fit_generalised,
@@ -162,6 +164,43 @@ def test_losses_that_are_not_finite_keep_what_it_began_from(exact):
     start = edm_rho(path, 3)
     times = fit_generalised(path, start, lambda a, b: l2(a, b) * float("nan"), train, held, FitConfig(updates=3))[1]
     torch.testing.assert_close(times, start)
+
+
+@pytest.mark.parametrize("method", ["gs", "curve"])
+def test_a_stopped_fit_goes_on_as_if_it_had_not(exact, method):
+    path, config = VarianceExploding(), FitConfig(updates=7, batch=5, every=3, rate=1e-2)
+    train, held, _ = exact[1](path)
+
+    def begin():
+        if method == "gs":
+            return begin_generalised(path, edm_rho(path, 3), l2, train, held, config)
+        ones = torch.ones(9, dtype=torch.float64)
+        return begin_curve(path, "lambda", ipndm(2), (3, 4), l2, train, held, config, ones)
+
+    whole, parts = begin(), begin()
+    whole.run()
+    for stop in (2, 3, 2):
+        saved = parts.state()
+        parts = begin()
+        parts.restore(*saved)
+        for _ in range(stop):
+            parts.advance()
+    mine, theirs = whole.state(), parts.state()
+    assert mine[1] == theirs[1] and all(torch.equal(mine[0][name], theirs[0][name]) for name in mine[0])
+    assert whole.done and len(whole.losses) == 7 and whole.least <= whole.losses[0][1]
+
+
+def test_recomputed_calls_give_the_same_fit(exact):
+    path = VarianceExploding()
+    train, held, _ = exact[1](path)
+    made = [
+        fit_generalised(path, edm_rho(path, 3), l2, train, held, FitConfig(3, rate=1e-2, every=1, recompute=recompute))[
+            1
+        ]
+        for recompute in (False, True)
+    ]
+    torch.testing.assert_close(*made)
+    assert not torch.equal(made[0], edm_rho(path, 3))
 
 
 def test_one_step_has_nothing_to_learn(exact):

@@ -248,6 +248,39 @@ def test_recomputed_calls_give_the_same_gradients(make_learner, blob):
     assert made[0][1] == 3 and made[1][1] == 6
 
 
+def test_a_loss_in_other_units_moves_offsets_and_noises_as_far(make_learner):
+    """The published rates are plain descent: a loss a thousand times smaller would leave both where they are."""
+    made = []
+    for size, unit in ((1.0, 1.0), (1e-3, 1e-3), (1e-3, 1.0)):
+        learner = make_learner(replace(SMALL, unit=unit, ball=0.05), lambda a, b, size=size: size * l2(a, b))
+        learn(learner)
+        made.append(learner.tensors)
+    for name in ("logits", "offsets", "train", "held"):
+        torch.testing.assert_close(made[0][name], made[1][name], rtol=1e-4, atol=1e-6)
+    assert made[2]["offsets"].abs().max() < 0.1 * made[0]["offsets"].abs().max()
+    with pytest.raises(AssertionError, match="in units of 0"):
+        replace(SMALL, unit=0.0)
+
+
+def test_updates_are_the_published_ones(make_learner):
+    """RMSprop 5e-3 with momentum 0.9 on the logits, SGD 0.1 / N on the offsets, each gradient cut to a length."""
+    config = replace(SMALL, soft=False, grid_rounds=0, both_rounds=1, patience=99, clip=0.02)
+    learner, path = make_learner(config), VarianceExploding()
+    logits, offsets = torch.ones(4).double().requires_grad_(), torch.zeros(4).double().requires_grad_()
+    rules = [torch.optim.RMSprop([logits], 5e-3, momentum=0.9), torch.optim.SGD([offsets], 0.1 / 3)]
+    for index in learner.batches():
+        grid = grid_of(path, "lambda", logits, offsets)
+        learner.distances("train", index, learner.pairs["train"].noise[index], grid).mean().backward()
+        for part, rule in zip((logits, offsets), rules, strict=True):
+            torch.nn.utils.clip_grad_norm_([part], 0.02)
+            rule.step()
+            rule.zero_grad()
+        learner.advance()
+        torch.testing.assert_close(learner.tensors["logits"], logits.detach(), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(learner.tensors["offsets"], offsets.detach(), rtol=1e-3, atol=1e-9)
+    assert learner.progress.position == 0 and float(offsets.detach().abs().max()) > 0
+
+
 def test_networks_are_asked_for_the_samples_they_serve(make_learner, blob):
     seen, network = [], blob.network(VarianceExploding())
     pairs = make_learner().pairs["train"]

@@ -15,7 +15,7 @@ def test_shifted_times_by_hand():
     shifted = uniform_times(4, 3.0).tolist()
     assert shifted == pytest.approx([1.0, 2.25 / 2.5, 1.5 / 2.0, 0.75 / 1.5, 0.0])
     assert shift_time(torch.tensor(0.5), 24.0).item() == pytest.approx(12 / 12.5)
-    assert uniform_times(1, 24.0).tolist() == [1.0, 0.0]
+    assert uniform_times(1, 24.0).tolist() == [1.0, 0.0] and uniform_times(3, 0.45)[0] == 1.0
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 4.4, 24.0])

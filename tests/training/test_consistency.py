@@ -3,10 +3,22 @@
 import pytest
 import torch
 
+from controls.errors import UserError
+from generator.checkpoint import load_weights
 from generator.data.latents import LatentClips
+from generator.model.sampler_file import LearnedSampler, save_sampler
 from generator.rollout import frame_noise, open_eye
+from generator.samplers.sampler import Sampler
+from generator.samplers.schedule import uniform_times
 from generator.training import consistency
-from generator.training.consistency import consistency_loss, own_history_loss, own_recycled
+from generator.training.consistency import (
+    ConsistencyTraining,
+    consistency_loss,
+    fixed_times,
+    laid_through,
+    own_history_loss,
+    own_recycled,
+)
 from generator.training.helpers import step_generator, step_rng
 
 
@@ -91,3 +103,54 @@ def test_the_picture_loss_is_nothing_for_the_truth_and_grows_with_the_error(tiny
     assert 0.0 < near < far
     near.backward()
     assert made.grad is not None and made.grad.abs().sum() > 0
+
+
+GRID = torch.tensor([1.0, 0.8, 0.2, 0.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def grid_file(world_folder, tmp_path):
+    """A learned grid of the tiny world."""
+    path = tmp_path / "nfe-3.yaml"
+    sampler = Sampler("ipndm", 3, GRID, GRID)
+    save_sampler(path, LearnedSampler(load_weights(world_folder).hash, sampler, "l2", {"learned": 1.0}, []))
+    return path
+
+
+def test_fixed_times_are_shifted_or_a_grids_own_or_laid_through_it(grid_file, world_folder):
+    assert torch.equal(fixed_times("8", 4.0, world_folder), uniform_times(8, 4.0))
+    assert torch.equal(fixed_times(str(grid_file), 4.0, world_folder), GRID)
+    laid = fixed_times(f"{grid_file}:6", 4.0, world_folder).tolist()
+    assert laid == pytest.approx([1, 0.9, 0.8, 0.5, 0.2, 0.1, 0])
+    odd = laid_through(GRID, 5)
+    assert odd[0] == 1 and odd[-1] == 0 and len(odd) == 6 and (odd.diff() < 0).all()
+
+
+def test_a_stage_trains_on_a_grids_times(grid_file, world_folder, latents, tmp_path, monkeypatch):
+    seen, loss = [], consistency.consistency_loss
+    monkeypatch.setattr(consistency, "consistency_loss", lambda *given: seen.append(given[4]) or loss(*given))
+    config = ConsistencyTraining(
+        latents=str(latents), start=str(world_folder), steps=2, batch=1, frames=3, own_history=0.0,
+        times=str(grid_file), device="cpu", bf16=False,
+    )  # fmt: skip
+    run = consistency.train(config, tmp_path / "run", quiet=True)
+    assert run.step == 2 and len(seen) == 2 and all(torch.equal(times, GRID) for times in seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0", "give a number from 1"),
+        ("FILE:0", "give a number from 1"),
+        ("nowhere.yaml", "Cannot read"),
+        ("", "give a number from 1"),
+    ],
+)
+def test_times_that_are_none_are_refused(text, said, world_folder):
+    with pytest.raises(UserError, match=said):
+        fixed_times(text, 4.0, world_folder)
+
+
+def test_a_grid_of_other_weights_is_refused(grid_file, make_world):
+    with pytest.raises(UserError, match="belongs to the weights"):
+        fixed_times(str(grid_file), 4.0, make_world(7))
