@@ -171,7 +171,10 @@ def train(args: argparse.Namespace) -> int:
 def fill_learn_times(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="the many-step teacher: adaptation weights")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the grid, a YAML file")
-    parser.add_argument("--solver", default="ipndm", help="euler, heun, dpmpp, unipc, unipc-bh1 or ipndm")
+    parser.add_argument(
+        "--solver", default="ipndm", help="euler, heun, dpmpp, unipc, unipc-bh1 or ipndm; gs learns corrections too"
+    )
+    parser.add_argument("--curve", action="store_true", help="one curve for all numbers of calls; --out has this one's")
     parser.add_argument("--order", type=int, default=3)
     parser.add_argument("--nfe", type=int, default=4, help="network calls per latent frame, 2 to 10")
     parser.add_argument("--distance", default="lpips", help="lpips (decoded pictures), l1 or l2 (latents)")
@@ -189,13 +192,48 @@ def learn_times(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    names = ("weights", "out", "solver", "order", "nfe", "distance", "latents", "minutes")
+    names = ("weights", "out", "solver", "order", "nfe", "distance", "latents", "minutes", "curve")
     values = {name: getattr(args, name) for name in names}
     settings = TimesTraining(**{k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
     learned = train(override(settings, args.set, "learn-times"))
     for name, loss in sorted(learned.losses.items(), key=lambda pair: pair[1]):
         print(f"{name:10} {loss:.6f}")
     print(args.out)
+    return 0
+
+
+# --- study ----------------------------------------------------------------------------------------------------------
+def fill_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["exact", "teacher"], help="problems with a known end, or a world's teacher")
+    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="DIR", help="its JSON and Markdown files")
+    parser.add_argument("--weights", type=Path, default=Path("assets/weights/pocket"), help="teacher: its weights")
+    parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="teacher: encoded clips")
+    parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after about this much work")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+
+
+def study(args: argparse.Namespace) -> int:
+    import torch
+
+    from generator.config import override
+    from generator.evaluation import exact_study, exact_tables, teacher_page, teacher_table
+
+    torch.set_num_threads(args.threads)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    if args.what == "exact":
+        file, exact = args.out / "exact-problems.json", override(exact_study.Study(), args.set, "study")
+        whole = exact_study.run(exact, file, args.minutes, say)
+        exact_tables.write(file, exact)
+    else:
+        file = args.out / "teacher-times.json"
+        asked = teacher_table.TeacherStudy(weights=str(args.weights), latents=str(args.latents))
+        whole = teacher_table.run(teacher := override(asked, args.set, "study"), file, args.minutes, say)
+        teacher_page.write(file, teacher)
+    print(f"{file.with_suffix('.md')}: {'whole' if whole else 'not whole yet, the same command goes on'}")
     return 0
 
 
@@ -326,6 +364,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Comman
     "collect": ("record clips of a world with the explorer", fill_collect, collect),
     "train": ("train a stage, or all of them", fill_train, train),
     "learn-times": ("learn the teacher's time steps for a number of network calls", fill_learn_times, learn_times),
+    "study": ("compare solvers and time grids, in resumable pieces", fill_study, study),
     "evaluate": ("measure a world on held-out clips", fill_evaluate, evaluate),
     "compare": ("train and measure the paper's comparisons, one table", fill_compare, compare),
     "benchmark": ("time a world on this machine", fill_benchmark, benchmark),
