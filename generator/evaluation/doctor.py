@@ -207,7 +207,7 @@ def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads:
         return [f"{one} These weights have no many-step teacher, so there is no other setting."]
     teacher = load_teacher(folder, FEWEST)[0]
     if report["backend"] not in TORCH or teacher.hash != loaded.hash:
-        report = time_backend(teacher, "torch-bf16", TIMED, (), threads)
+        report = time_backend(teacher, "torch-bf16", TIMED, threads=threads)
     call = report["transformer_ms"]["p50"]
     rest = report["total_ms"]["p50"] - call
     most = calls_held(call, rest, limit)

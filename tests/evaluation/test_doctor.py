@@ -1,17 +1,20 @@
 """The doctor names what is missing and never falls ill itself."""
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 
 import pytest
 
-from generator.evaluation import doctor
+from generator.checkpoint import load_weights, save_weights
+from generator.evaluation import doctor, latency
 
 
 def test_a_whole_world_is_found_and_timed(debug_world):
     text = "\n".join(doctor.examine(debug_world, 1))
     assert "are whole" in text and "times real time" in text
     assert "Python" in text and "torch" in text and "failed" not in text
+    assert "hold 24 frames a second on this machine" in text or "--nfe 1 holds 24 frames a second" in text
 
 
 def test_damaged_weights_are_named(debug_world, tmp_path):
@@ -53,3 +56,46 @@ def test_a_check_that_breaks_does_not_stop_the_others(monkeypatch, tmp_path):
     lines = doctor.examine(tmp_path, 1)
     assert any("sound failed: RuntimeError: no such luck" in line for line in lines)
     assert any("weights" in line for line in lines)
+
+
+@pytest.fixture
+def teacher_world(debug_world, tmp_path):
+    """The debug world as the adaptation stage leaves it."""
+    weights = load_weights(debug_world)
+    config = dataclasses.replace(weights.config, stage="adaptation")
+    save_weights(tmp_path, config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("call", "rest", "said"),
+    [
+        (20.0, 60.0, "--nfe 2 to 5 hold it too (torch-bf16: 20 ms a call and 60 ms for the rest, of 167 ms per 4"),
+        (5.0, 60.0, "--nfe 2 to 10 hold it too"),
+        (53.0, 60.0, "--nfe 2 holds it too"),
+        (60.0, 60.0, "--nfe 1 holds 24 frames a second on this machine. With the teacher, --nfe 2 and more do not"),
+        (60.0, 160.0, "--nfe 1 does not hold 24 frames a second"),
+    ],
+)
+def test_the_dial_is_what_the_machine_holds(teacher_world, monkeypatch, call, rest, said):
+    """Other backends than torch's make one call a frame, so a torch backend is timed for the settings beyond."""
+    timed = []
+
+    def time_backend(weights, name, frames, threads):
+        timed.append(name)
+        times = {"transformer_ms": {"p50": call}, "total_ms": {"p50": call + rest}}
+        return times | {"backend": "openvino" if name == "auto" else name, "real_time_factor": 1.0, "fps": 24.0}
+
+    monkeypatch.setattr(latency, "time_backend", time_backend)
+    text = "\n".join(doctor.weights_and_speed(teacher_world, 1))
+    assert said in text and timed == ["auto", "torch-bf16"]
+
+
+def test_weights_without_a_teacher_have_one_setting(debug_world):
+    assert "have no many-step teacher, so there is no other setting" in "\n".join(
+        doctor.weights_and_speed(debug_world, 1)
+    )
+
+
+def test_calls_held_by_hand():
+    assert [doctor.calls_held(*given) for given in ((10, 60, 100), (10, 60, 99), (10, 120, 100))] == [4, 3, 0]
