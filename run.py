@@ -306,9 +306,12 @@ def fill_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", action="append", default=[], metavar="NAME=LIST", help="window=.. or resolution=..")
     parser.add_argument("--alone", action="store_true", help="without the eager path and two passes beside it")
     parser.add_argument("--text", type=int, default=128, metavar="TOKENS", help="text prefix of models that read one")
+    parser.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of the GPU runtime")
+    parser.add_argument("--tricks", action="store_true", help="the GPU runtime with each of its switches turned")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--counts", action="store_true", help="only count parameters, FLOPs and bytes of each part")
     parser.add_argument("--roofline", action="store_true", help="the floor of each part on this machine, and its time")
+    parser.add_argument("--compare", action="store_true", help="CPU runtimes in every type: time, and what each loses")
     parser.add_argument("--game", action="store_true", help="time saving, loading and rewinding instead")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the figures as tables")
@@ -326,22 +329,40 @@ def benchmark(args: argparse.Namespace) -> int:
         return 0
     from controls.files import write_atomic
     from generator.evaluation import benchmark_page as page
-    from generator.evaluation.benchmark import Plan, benchmark, parse_far, roofline_of
+    from generator.evaluation.benchmark import Plan, benchmark, compared, parse_far, roofline_of, tricks_of
 
     names = ("preset", "weights", "resolution", "window", "backend", "dtype", "frames", "threads")
     plan = Plan(**{name: getattr(args, name) for name in names}, text_tokens=args.text, far=parse_far(args.far))
-    plan = dataclasses.replace(plan, sweep=tuple(args.sweep), beside=not args.alone)
+    plan = dataclasses.replace(plan, sweep=tuple(args.sweep), switches=tuple(args.switch), beside=not args.alone)
     if args.plot:
         page.check_matplotlib()
     if args.roofline or args.counts:
         report = roofline_of(plan, measure=args.roofline)
     else:
-        report = benchmark(plan, lambda text: print(text, file=sys.stderr, flush=True))
+        work = compared if args.compare else tricks_of if args.tricks else benchmark
+        report = work(plan, lambda text: print(text, file=sys.stderr, flush=True))
     if args.markdown:
         write_atomic(args.markdown, page.to_markdown(report))
     if args.plot:
         page.write_plot(report, args.plot)
     write_json(args.json, report)
+    return 0
+
+
+def fill_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, default=Path("assets/weights/pocket"))
+    parser.add_argument("--part", default="decoder", help="decoder, decoder-first or transformer")
+    parser.add_argument("--dtype", default="fp32", help="fp32, fp16 or bf16: what the graph computes in")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the ONNX file")
+
+
+def export(args: argparse.Namespace) -> int:
+    from generator.checkpoint import load_weights
+    from generator.runtime.onnx_export import export as run
+    from generator.runtime.onnx_export import require_onnx
+
+    require_onnx()
+    write_json(None, run(load_weights(args.weights), args.part, args.out, args.dtype))
     return 0
 
 
@@ -368,6 +389,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Comman
     "evaluate": ("measure a world on held-out clips", fill_evaluate, evaluate),
     "compare": ("train and measure the paper's comparisons, one table", fill_compare, compare),
     "benchmark": ("time a world on this machine", fill_benchmark, benchmark),
+    "export": ("write a part of a world as an ONNX graph with explicit state", fill_export, export),
     "doctor": ("say what this machine has and what would run", fill_doctor, doctor),
 }
 

@@ -18,11 +18,12 @@ import torch
 
 from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights
-from generator.evaluation import counts, roofline
+from generator.evaluation import counts, cpu_runtimes, roofline, tricks
 from generator.evaluation.latency import Trace, time_backend, time_frames, trace
 from generator.runtime.backend import Backend
 from generator.runtime.build import Size, check_memory, parse_size, random_weights, world_config
 from generator.runtime.eager import EagerTransformer
+from generator.runtime.gpu_attention import check_gpu
 from generator.runtime.select import BACKENDS, EAGER, TYPES, backend_name, open_backend
 from generator.runtime.two_pass import TwoPassTransformer
 
@@ -47,6 +48,7 @@ class Plan:
     sweep: tuple[str, ...] = ()
     beside: bool = True
     text_tokens: int = 128
+    switches: tuple[str, ...] = ()
 
 
 def parse_far(text: str) -> tuple[int, ...]:
@@ -99,8 +101,8 @@ def each_plan(plan: Plan) -> list[Plan]:
 
 
 def device_of(plan: Plan) -> torch.device:
-    """Where a plan's weights are to lie."""
-    return torch.device("cpu")
+    """Where a plan's weights are to lie; UserError where that is a GPU and torch sees none."""
+    return check_gpu() if plan.backend.startswith("cuda") else torch.device("cpu")
 
 
 def dtype_of(plan: Plan) -> torch.dtype:
@@ -144,7 +146,7 @@ def one(plan: Plan) -> dict[str, Any]:
     """One backend at one size, with the eager path and two passes beside it where the plan wants them."""
     weights, name = weights_of(plan), backend_name(plan.backend, plan.dtype)
     text = prompt_of(plan, weights)
-    report = time_backend(weights, name, plan.frames, plan.far, plan.threads, text=text)
+    report = time_backend(weights, name, plan.frames, plan.far, plan.threads, text=text, switches=plan.switches)
     if plan.beside:
         gc.collect()
         report |= beside(weights, report["backend"], min(plan.frames, BESIDE_FRAMES), plan.threads, text)
@@ -200,3 +202,22 @@ def roofline_of(plan: Plan, measure: bool) -> dict[str, Any]:
 def size_of(plan: Plan) -> Size:
     """The plan's resolution and window."""
     return parse_size(plan.resolution, plan.window)
+
+
+def compared(plan: Plan, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Every CPU runtime in every type on the plan's weights; UserError as in `benchmark`."""
+    check(plan)
+    return cpu_runtimes.compare(weights_of(plan), plan.frames, plan.threads, cpu_runtimes.JUDGED, say)
+
+
+def tricks_of(plan: Plan, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """The GPU runtime with each of its switches turned; UserError without a GPU, and as in `benchmark`."""
+    plan = replace(plan, backend=plan.backend if plan.backend.startswith("cuda") else "cuda")
+    check(plan)
+    weights, name = weights_of(plan), backend_name(plan.backend, plan.dtype)
+    text = prompt_of(plan, weights)
+
+    def open_with(switches: tuple[str, ...]) -> Backend:
+        return open_backend(name, weights, plan.threads, text, (*plan.switches, *switches))
+
+    return tricks.tricks(weights, plan.frames, open_with, text, say=say)

@@ -11,7 +11,7 @@ from typing import Any
 
 from controls.errors import UserError
 from controls.files import write_atomic
-from generator.evaluation import roofline
+from generator.evaluation import cpu_runtimes, roofline, tricks
 from generator.evaluation.latency import PARTS
 
 MISSING = "The package matplotlib, which --plot draws with, is not installed; run pip install matplotlib."
@@ -39,6 +39,10 @@ def to_markdown(report: dict[str, Any]) -> str:
     """
     if "parts" in report:
         return roofline.to_markdown(report)
+    if "rows" in report:
+        return cpu_runtimes.to_markdown(report)
+    if "tricks" in report:
+        return tricks.to_markdown(report)
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for name, row in rows_of(report).items():
         parts = ["" if row.get(f"{part}_ms") is None else f"{row[f'{part}_ms']['p50']:.2f}" for part in PARTS]
@@ -64,8 +68,8 @@ def check_matplotlib() -> None:
 def write_plot(report: dict[str, Any], path: Path) -> None:
     """Each case as a bar of its parts, and where steps were timed at several places a line; UserError as above."""
     check_matplotlib()
-    if "parts" in report:
-        raise UserError("--plot draws timed backends; leave it out with --roofline and --counts.")
+    if {"parts", "rows", "tricks"} & report.keys():
+        raise UserError("--plot draws timed backends; leave it out with --roofline, --counts, --compare and --tricks.")
     from matplotlib.figure import Figure
 
     rows = rows_of(report)

@@ -66,6 +66,7 @@ def time_backend(
     threads: int = 2,
     reference: Trace | None = None,
     text: torch.Tensor | None = None,
+    switches: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The report of one backend, with its distance to the reference's trace when that is given.
 
@@ -74,7 +75,7 @@ def time_backend(
     device = weights.dit.embed.weight.device
     forget_peak(device)
     began = time.perf_counter()
-    backend = open_backend(name, weights, threads, text)
+    backend = open_backend(name, weights, threads, text, switches)
     opened = time.perf_counter()
     report: dict[str, Any] = {
         "preset": weights.config.preset,
@@ -95,6 +96,8 @@ def time_backend(
         report |= near_and_far(backend, weights, far)
     if reference is not None:
         report |= compare(trace(backend, weights), reference)
+    if isinstance(backend.decoder, LaunchedDecoder) and backend.reprojection is None:
+        report["pipelined_ms"] = pipelined(backend, weights, frames)
     return report | {"peak_rss_mb": peak_memory_mb(), "peak_device_mb": peak_device_mb(backend.device)}
 
 
@@ -124,6 +127,24 @@ def time_frames(backend: Backend, weights: Weights, frames: int, open_s: float =
         "first_frame_s": first,
         "first_generated_s": open_s + generated,
     }
+
+
+def pipelined(backend: Backend, weights: Weights, frames: int) -> float:
+    """ms per latent frame when the next step is begun before the last pictures are fetched: throughput, not latency."""
+    decoder, drive = backend.decoder, drive_of(weights)
+    assert isinstance(decoder, LaunchedDecoder), "only a decoder that is launched can overlap"
+    first_picture(backend, weights)
+    untimed, began = weights.config.dit.window + weights.config.dit.sink + 3, 0.0
+    for k in range(untimed + frames):
+        if k == untimed:
+            synchronise(backend.device)
+            began = time.perf_counter()
+        latent = backend.transformer.step(*drive.inputs(k)[:2])
+        if k:
+            decoder.fetch()
+        decoder.launch(latent)
+    decoder.fetch()
+    return 1e3 * (time.perf_counter() - began) / frames
 
 
 def near_and_far(backend: Backend, weights: Weights, far: Sequence[int]) -> dict[str, Any]:

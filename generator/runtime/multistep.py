@@ -22,7 +22,7 @@ from generator.model.sampler_file import expect_sampler, load_sampler
 from generator.rollout import frame_noise, with_ahead
 from generator.runtime.backend import Backend, Float, State, to_array, to_tensor
 from generator.runtime.eager import EagerTransformer
-from generator.runtime.select import open_backend
+from generator.runtime.select import BACKENDS, open_backend
 from generator.samplers.sampler import FEWEST, MOST, Sampler, shifted_sampler
 
 MANY_STEP = ("adaptation", "test")  # stages whose networks may be asked at any time
@@ -106,7 +106,7 @@ def load_teacher(folder: Path, nfe: int) -> tuple[Weights, Sampler]:
 
 def check_torch(name: str) -> None:
     """UserError for backends whose graphs hold the one call at t = 1."""
-    if name in ("openvino", "torch-compiled"):
+    if name in BACKENDS and name not in ("auto", *TORCH):
         raise UserError(
             f"The backend {name} makes a latent frame in one call; choose --backend {' or '.join(TORCH)}, or --nfe 1."
         )

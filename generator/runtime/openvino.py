@@ -33,19 +33,23 @@ from generator.runtime.backend import Backend
 from generator.runtime.graph import Arrays, Graph, graph_backend
 
 
+def options_of(threads: int, precision: str) -> dict[str, Any]:
+    """One request at a time, as fast as so many threads make it, computing in this precision."""
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+
+
 def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, precision: str, key: str = "") -> Any:
     """Trace a module and compile it for the CPU; returns an infer request.
 
     With a `key` that names the weights, the compiled graph is kept in the user's cache, which saves seconds at the
     next start; a cache that cannot be read or written changes nothing else.
     """
-    core = ov.Core()
-    options = {
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-    }
+    core, options = ov.Core(), options_of(threads, precision)
     path = cached_graph(module, threads, precision, key) if key else None
     if path is not None and path.is_file():
         with contextlib.suppress(RuntimeError, OSError):
@@ -88,11 +92,26 @@ def forget_old(folder: Path, keep: int = 12) -> None:
         stale.unlink(missing_ok=True)
 
 
-def open_openvino(name: str, weights: Weights, threads: int) -> Backend:
-    """The networks as OpenVINO graphs that compute in bf16 where the processor can."""
+def compile_onnx(blob: bytes, threads: int, precision: str) -> Any:
+    """An ONNX graph compiled for the CPU; returns an infer request."""
+    core = ov.Core()
+    return core.compile_model(core.read_model(blob), "CPU", options_of(threads, precision)).create_infer_request()
+
+
+def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16") -> Backend:
+    """The networks as OpenVINO graphs that compute in bf16 where the processor can, in fp32, or in int8 beside bf16."""
+    precision = {"bf16": "bf16", "fp32": "f32", "int8": "bf16"}[dtype]
+    seen: dict[str, Any] = {}
+
+    def request_for(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
+        if dtype != "int8":
+            return compile_graph(module, example, threads, precision, weights.hash)
+        from generator.runtime.onnx_runtime import int8_bytes
+
+        return compile_onnx(int8_bytes(module, example, weights, seen), threads, precision)
 
     def compiler(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-        request = compile_graph(module, example, threads, "bf16", weights.hash)
+        request = request_for(module, example)
 
         def graph(inputs: Arrays) -> Arrays:
             kept = [np.ascontiguousarray(array) for array in inputs]

@@ -24,8 +24,19 @@ from generator.runtime.encode import encode_picture
 from generator.runtime.select import BACKENDS, best_backend, open_backend
 from generator.world import World
 
-LATENT = {"torch-fp32": 0.0, "torch-bf16": 0.06, "openvino": 0.06, "torch-compiled": 0.06}
-PIXEL = {"torch-fp32": 0.0, "torch-bf16": 1.0, "openvino": 1.0, "torch-compiled": 1.0}
+LATENT = {
+    "torch-fp32": 0.0, "torch-bf16": 0.06, "torch-int8": 0.15, "torch-compiled": 0.06, "openvino": 0.06,
+    "openvino-fp32": 1e-3, "openvino-int8": 0.3, "onnxruntime": 1e-3, "onnxruntime-int8": 0.3,
+    "cuda": 0.06, "cuda-fp8": 0.3, "cuda-tensorrt": 0.06,
+}  # fmt: skip
+PIXEL = {
+    "torch-fp32": 0.0, "torch-bf16": 1.0, "torch-int8": 1.0, "torch-compiled": 1.0, "openvino": 1.0,
+    "openvino-fp32": 0.1, "openvino-int8": 4.0, "onnxruntime": 0.1, "onnxruntime-int8": 4.0,
+    "cuda": 1.0, "cuda-fp8": 1.0, "cuda-tensorrt": 1.0,
+}  # fmt: skip
+ONNX = ("onnxruntime", "onnx", "onnxscript")
+NEEDS = {"openvino": ("openvino",), "openvino-int8": ("openvino", *ONNX), "onnxruntime": ONNX,
+         "cuda-tensorrt": ("tensorrt", *ONNX)}  # packages  # fmt: skip
 STEPS = 14  # the window of the tiny world is 3
 
 
@@ -55,7 +66,7 @@ def inputs(weights):
 def run(backend, first, inputs, seed=5):
     """Latents of a rollout, float32 (F, C, H, W)."""
     backend.transformer.reset(first, seed)
-    return torch.cat([backend.transformer.step(*pair).clone() for pair in inputs])
+    return torch.cat([backend.transformer.step(*pair).clone().cpu() for pair in inputs])
 
 
 def decode(backend, first, latents) -> np.ndarray:
@@ -94,8 +105,11 @@ def seen(weights, looks, first_picture):
 
 @pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "auto"])
 def backend(request, weights):
-    if request.param == "openvino" and importlib.util.find_spec("openvino") is None:
-        pytest.skip("openvino is not installed")
+    for package in NEEDS.get(request.param, NEEDS.get(request.param.split("-")[0], ())):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    if request.param.startswith("cuda") and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
     if request.param == "torch-compiled" and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
     return open_backend(request.param, weights, 1)
