@@ -76,8 +76,13 @@ def parse_switches(entries: tuple[str, ...], base: Switches) -> Switches:
     return made
 
 
-def cuda_capture(pool: Any) -> Capture:
-    """Captures bodies as CUDA graphs that share one memory pool."""
+def capture_for(device: torch.device, switches: Switches) -> Capture | None:
+    """Captures bodies as CUDA graphs that share one memory pool, so they must never run at the same time; None where
+    nothing is to be captured.
+    """
+    if not (switches.graph and on_gpu(device)):
+        return None
+    pool = torch.cuda.graph_pool_handle()
 
     def capture(body: Body) -> Body:
         graph = torch.cuda.CUDAGraph()
@@ -293,9 +298,9 @@ def open_gpu(
     """The GPU runtime with these switches; UserError where the GPU cannot do what they ask."""
     if on_gpu(device) and "fp8" in (switches.linear, switches.cache):
         check_capability(torch.cuda.get_device_capability(device))
-    capture = cuda_capture(torch.cuda.graph_pool_handle()) if switches.graph and on_gpu(device) else None
-    transformer = GpuTransformer(weights, device, switches, GraphRunner(capture), text)
-    decoder = GpuDecoder(weights, device, switches, GraphRunner(capture))
+    runners = [GraphRunner(capture_for(device, switches)) for _ in range(2)]  # step and decoder may overlap
+    transformer = GpuTransformer(weights, device, switches, runners[0], text)
+    decoder = GpuDecoder(weights, device, switches, runners[1])
     if switches.whole:
         transformer.whole = decoder
     turn = weights.reprojector(decoder.vae)
