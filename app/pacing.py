@@ -97,7 +97,8 @@ class DisplayGrid:
     def shown(self, frame: int, now: float, drawing: float = 0.0) -> bool:
         """`frame` was shown at `now` after `drawing` seconds: whether it was late. Anchors anew after a gap."""
         self._drawing.append(drawing)
-        self.ahead = min(float(np.median(self._drawing)), self.config.period / 3)
+        middle = sorted(self._drawing)[len(self._drawing) // 2]  # in every frame: many times faster than np.median
+        self.ahead = min(middle, self.config.period / 3)
         lateness = now - self.deadline(frame)
         self._last_shown = now
         if lateness > self.config.gap:

@@ -313,7 +313,7 @@ class Program:
         scenes = self.library.open(path)
         self.menu.refill(self.library.scenes)
         if is_pack(path):
-            self.stage.say(f"Opened {path.name}: {len(scenes)} to walk through.")
+            self.menu.news = f"Opened {path.name}: {len(scenes)} to walk through."
         else:
             self._pick(scenes[0])
 

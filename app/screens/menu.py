@@ -24,13 +24,13 @@ HINTS = (
 
 
 class MenuScreen:
-    """A grid of scenes; `notice` is a sentence about what went wrong before."""
+    """A grid of scenes; `notice` is a sentence about what went wrong before, `news` one about what went well."""
 
     def __init__(self, scenes: Sequence[SceneLike], thumbnail: Thumbnail, status: Callable[[], str]) -> None:
         self.status = status
         self._thumbnail = thumbnail
         self.focus = 0
-        self.notice = ""
+        self.notice = self.news = ""
         self.dirty = True
         self._cards: list[pygame.Surface] = []
         self._card_size = (0, 0)
@@ -51,7 +51,7 @@ class MenuScreen:
         """Keys move the focus and pick, the mouse points and picks, a dropped file is walked from."""
         self.dirty = True
         if event.type == pygame.KEYDOWN:
-            self.notice = ""  # it was read, and hides the hints
+            self.notice = self.news = ""  # it was read, and hides the hints
             if event.key == pygame.K_v and event.mod & (pygame.KMOD_CTRL | pygame.KMOD_META):
                 return Paste()
             return self._key(event.key)
@@ -165,12 +165,12 @@ class MenuScreen:
         bar = round(54 * scale)
         surface.fill(PANEL, (0, height - bar, width, bar))
         top = height - bar + 18 * scale
-        if self.notice:
-            lines = wrap(self.notice, 22 * scale, width - 2 * margin)
+        if words := self.notice or self.news:
+            lines = wrap(words, 22 * scale, width - 2 * margin)
             lift = (len(lines) - 1) * 24 * scale
             surface.fill(PANEL, (0, round(height - bar - lift), width, round(bar + lift)))
             for i, line in enumerate(lines):
-                text(surface, line, (margin, top - lift + i * 24 * scale), 22 * scale, WARNING)
+                text(surface, line, (margin, top - lift + i * 24 * scale), 22 * scale, WARNING if self.notice else TEXT)
             return
         text(surface, HINTS[0], (margin, top), 21 * scale, QUIET)
         if width > 1000 * scale:

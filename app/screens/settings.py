@@ -151,7 +151,7 @@ class SettingsScreen:
         room = pygame.Rect((width - wide) // 2, top, wide, height - top - panel - round(16 * scale))
         places = self._places(rows, scale)
         self._follow(places, room.height, scale)
-        surface.set_clip(room.inflate(round(24 * scale), round(8 * scale)))
+        surface.set_clip(room.inflate(round(24 * scale), round(20 * scale)))
         self._rects = []
         for number, (row, (y, heading)) in enumerate(zip(rows, places, strict=True)):
             rect = pygame.Rect(room.x, round(room.y + y - self._scroll), wide, round(HEIGHT * scale))

@@ -91,7 +91,10 @@ def open_fake(request: Load) -> FakeWorld:
         raise UserError("These weights are of another version; fetch new ones.")
     if request.backend == "loading":
         time.sleep(3)
+    if request.backend == "one call" and request.nfe > 1:
+        raise UserError("These weights have no teacher for 4 calls; use --nfe 1.")
     world = FakeWorld(request.weights, {"slow": 0.05, "stall": 60.0}.get(request.backend, 0.0))
+    world.info["nfe"] = request.nfe
     if request.backend == "leak":
         world.kept = []
     if request.backend == "crash":

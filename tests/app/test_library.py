@@ -130,7 +130,7 @@ def test_a_pack_is_dropped_walked_and_forgotten(visit: Visit, tmp_path: Path) ->
     members = {**GOOD, "hall/first.png": (tmp_path / "first.png").read_bytes(), "pack.yaml": about}
     one = visit.program
     pygame.event.post(pygame.event.Event(pygame.DROPFILE, file=str(zipped(tmp_path / "halls.zip", members))))
-    visit.until(lambda: "Opened halls.zip" in one.menu.notice)
+    visit.until(lambda: "Opened halls.zip" in one.menu.news)
     assert isinstance(one.menu.scenes[0], PackScene) and len(one.menu.scenes) == 9
     visit.press(pygame.K_RETURN)
     visit.until(visit.on(PlayScreen))
@@ -178,5 +178,5 @@ def test_a_pack_on_the_command_line_opens_in_the_menu(
     add_arguments(parser)
     args = parser.parse_args(["--weights", "x", "--scene", str(root)])
     assert launch.run(args, make_door(tmp_path, 3)) == 0
-    assert isinstance(seen[0], MenuScreen) and "2 to walk through" in seen[0].notice
+    assert isinstance(seen[0], MenuScreen) and "2 to walk through" in seen[0].news
     assert [s.title for s in seen[0].scenes[:2]] == ["Short Hall", "Long Hall"]

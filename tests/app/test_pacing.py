@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from app.figures import Series
 from app.pacing import DisplayGrid, Lead, PacingConfig, rest
 from app.player import PlaySession
 from app.protocol import Failed, Frames, Reply
@@ -241,3 +244,57 @@ def test_rest_sleeps_coarsely_then_spins() -> None:
 
     rest(clock, wait, clock.now() + 0.02, spin=0.0015)
     assert asked == [pytest.approx(0.0185)]
+
+
+def test_a_million_frames_drift_by_nothing() -> None:
+    """11 h 34 min on a virtual clock: wake-ups late by chance, uneven drawing, a hiccup in 10,000, five sleeps."""
+    config, rng, frames = PacingConfig(), np.random.default_rng(0), 1_000_000
+    grid, clock = DisplayGrid(config), 1000.0
+    wakes = rng.exponential(0.0004, frames)
+    hiccups = rng.random(frames) < 1e-4
+    wakes[hiccups] += 0.030
+    drawing = np.abs(rng.normal(0.004, 0.0004, frames))
+    sleeps = set(rng.integers(1, frames, 5).tolist())
+    grid.anchor(0, clock)
+    base, anchor, times, late = 0, clock, np.empty(frames), np.zeros(frames, bool)
+    for n in range(frames):
+        clock = max(clock, grid.due(n)) + wakes[n] + (3.0 if n in sleeps else 0.0) + drawing[n]
+        late[n] = grid.shown(n, clock, drawing[n])
+        times[n] = clock
+        if n in sleeps:
+            base, anchor = n, clock
+    assert grid.deadline(frames) == pytest.approx(anchor + (frames - base) / 24, rel=0, abs=1e-6)
+    told = [n for n in range(frames) if n in sleeps or hiccups[n]]
+    assert late.sum() == len(told) and late[told].all(), "only what was held up is late"
+    held = np.convolve(np.isin(np.arange(frames), told), np.ones(3), "full")[:frames] > 0  # and the two that catch up
+    gaps = 1000 * np.diff(times)[~held[1:]]
+    p50, p01, p99, p999 = np.percentile(gaps, (50, 1, 99, 99.9))
+    assert p50 == pytest.approx(1000 / 24, abs=0.02), f"{p50} ms"
+    assert p01 > 1000 / 24 - 3 and p99 < 1000 / 24 + 3 and p999 < 1000 / 24 + 5, (p01, p99, p999)
+    assert abs(gaps.mean() - 1000 / 24) < 0.002, "nothing adds up"
+
+
+def test_a_long_session_keeps_no_more_than_a_short_one() -> None:
+    """Memory over 40,000 frames, 28 min: what grows are the figures, which end at their limits."""
+    run = Run()
+    for name in ("step_ms", "decode_ms", "input_to_submit_ms", "look_to_submit_ms"):
+        setattr(run.session.figures, name, Series(limit=2000))
+
+    def play(frames: int) -> None:
+        for _ in range(frames // 500):
+            run.shown.clear()
+            run.until(500)
+            run.generator.actions.clear()
+            run.generator.sent.clear()
+
+    play(10_000)
+    tracemalloc.start()
+    try:
+        play(10_000)
+        before = tracemalloc.get_traced_memory()[0]
+        play(20_000)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000, f"{grown} bytes"
+    assert run.session.figures.late_frames == 0 and len(run.session._queue) <= 8
