@@ -2,8 +2,10 @@
 
 Shape key: B batch, F latent frames, C channels, H, W latent size, T video frames, Y, X picture size.
 The tokenizer's decoder was trained on latents of real pictures. What plays are one-step guesses after guesses; here it
-is trained on both, against the real pictures, by L1, LPIPS and the patch critic of the tokenizer. The encoder and the
-transformer stay as they are, so latents and everything learned on them stay good. Ours; the paper keeps its decoder.
+is trained on both, against the real pictures, by L1, LPIPS and patch critics of two sizes. The encoder stays as it is,
+so latents and everything learned on them stay good. The transformer may learn with it (`maker`): its guesses are then
+judged as pictures, after histories of its own, which two cores afford where stage 3's rollouts are too dear. Ours; the
+paper keeps its decoder and judges latents.
 
 Does not know of time steps, solvers or play.
 """
@@ -11,20 +13,31 @@ Does not know of time steps, solvers or play.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from controls.errors import UserError
 from generator.checkpoint import config_from_dict, read_manifest
 from generator.data.clips import Dataset
 from generator.data.latents import Batch, video_tensor
+from generator.model.dit import CausalDiT
 from generator.tokenizer.blocks import LAST
 from generator.tokenizer.vae import VideoVAE
-from generator.training.dit_run import DiTRun, DiTTraining, finish_step, keep, open_run, save_run
+from generator.training.dit_run import (
+    DiTRun,
+    DiTTraining,
+    finish_step,
+    hidden_and_plain,
+    keep,
+    open_run,
+    save_run,
+)
 from generator.training.ema import Ema
 from generator.training.helpers import (
     Optimisers,
@@ -42,11 +55,16 @@ from generator.training.losses import critic_loss, generator_loss, some_pictures
 from generator.training.patch_gan import PatchDiscriminator
 from generator.training.perceptual import Lpips
 
+LARGER = 4  # the second critic sees pictures at a quarter of the size, so shapes as well as edges
+
 
 @dataclass(frozen=True)
 class DecoderTraining(DiTTraining):
-    """Settings. `own` is the share of steps on the generator's guesses, `rounds` steps from the truth at most, each
-    used about `reuse` times; the others are on latents of real pictures. `crop` is in latent cells, at most.
+    """Settings. `own` is the share of steps on the generator's guesses after histories of its own, up to `rounds` steps
+    from the truth, each used about `reuse` times; the others are on latents of real pictures. `crop` is in latent
+    cells, at most. `critic` is the critics' share of the gradient at the decoder's last layer, `own_critic` the same
+    where latents are guesses. `maker` and `maker_muon` are the transformer's rates (0: it rests), `anchor` the weight
+    of its squared error.
     """
 
     data: str = "runs/data/halls"
@@ -55,26 +73,43 @@ class DecoderTraining(DiTTraining):
     lr: float = 2e-4
     muon: float = 5e-4
     ema: float = 0.99
-    own: float = 0.7
+    own: float = 0.75
     rounds: int = 4
     reuse: int = 4
     crop: tuple[int, int] = (6, 8)
     pictures: int = 12
+    l1: float = 1.0
     lpips: float = 0.2
-    critic: float = 0.02
+    critic: float = 0.3
+    own_critic: float = 0.8
     critic_lr: float = 2e-4
+    maker: float = 0.0
+    maker_muon: float = 0.0
+    anchor: float = 0.5
+
+
+class Critics(nn.Module):
+    """A patch critic of the pictures as they are, and one of small copies: lists of logits (n, 1, y, x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = PatchDiscriminator(), PatchDiscriminator()
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Pictures (n, 3, Y, X) in [-1, 1]."""
+        return [self.fine(pictures).float(), self.coarse(nnf.avg_pool2d(pictures, LARGER)).float()]
 
 
 @dataclass
 class DecoderRun:
-    """A run whose tokenizer holds the averaged decoder, and what is trained: `vae`'s decoder and the critic."""
+    """A run whose tokenizer holds the averaged decoder, and what is trained: `vae`'s decoder, critics, transformer."""
 
     run: DiTRun
     config: DecoderTraining
     data: Dataset
     clips: list[int]
     vae: VideoVAE
-    critic: PatchDiscriminator
+    critics: Critics
     ema: Ema
     optimisers: Optimisers
     critic_optimisers: Optimisers
@@ -87,7 +122,7 @@ class DecoderRun:
         return {
             "decoder": self.vae.decoder.state_dict(),
             "decoder_ema": self.ema.state(),
-            "critic": self.critic.state_dict(),
+            "critics": self.critics.state_dict(),
             "decoder_optimisers": optimisers,
         }
 
@@ -98,7 +133,7 @@ def train(config: DecoderTraining, folder: Path, quiet: bool = False) -> DiTRun:
     run, bar = made.run, Progress("decoder", quiet)
     try:
         while (progress := run.budget.progress(run.step)) < 1.0:
-            set_rate(made.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
+            set_rate(made.optimisers + run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
             finish_step(run, **train_step(made))
             made.ema.copy_to(run.tokenizer.decoder)
             bar.show(progress, step=run.step)
@@ -115,16 +150,16 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
     """Build what a run needs and continue from its resume state; UserError on settings that do not fit."""
     if not config.start:
         raise UserError("The decoder stage shows what a world generates; give the world with --start DIR.")
-    run = open_run(config, folder, "decoder", lambda *_: [])
+    run = open_run(config, folder, "decoder", maker_optimisers)
     if min(config.crop) < 1:
         raise UserError(f"A crop of {config.crop} latent cells is none; give --set crop=6,8 or so.")
-    run.dit.eval().requires_grad_(False)
+    run.dit.requires_grad_(bool(run.optimisers))
     stage = config_from_dict(read_manifest(Path(config.start))["config"]).stage
     run.world = replace(run.world, stage=stage)  # the transformer is still that stage's
     vae = copy.deepcopy(run.tokenizer).to(memory_format=LAST)
     vae.decoder.train().requires_grad_(True)
     torch.manual_seed(config.seed)
-    critic = PatchDiscriminator().to(run.device, memory_format=LAST)
+    critics = Critics().to(run.device, memory_format=LAST)
     data = Dataset.open(config.data)
     if data.meta != run.clips.meta:
         raise UserError(
@@ -132,56 +167,96 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
         )
     named, muon = vae.decoder.named_parameters(), config.muon or None
     made = DecoderRun(
-        run, config, data, data.select("train"), vae, critic, Ema(vae.decoder, config.ema),
+        run, config, data, data.select("train"), vae, critics, Ema(vae.decoder, config.ema),
         split_optimisers(named, config.lr, muon, 0.0, lambda n: "stem" in n or "head" in n),
-        split_optimisers(critic.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
+        split_optimisers(critics.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
         Lpips().to(run.device), OwnHistories(run, config.rounds, config.reuse),
     )  # fmt: skip
     if run.resumed:
         vae.decoder.load_state_dict(run.resumed["decoder"])
         made.ema.load(run.resumed["decoder_ema"])
-        critic.load_state_dict(run.resumed["critic"])
+        critics.load_state_dict(run.resumed["critics"])
         load_optimisers(made.optimisers + made.critic_optimisers, run.resumed["decoder_optimisers"])
         made.ema.copy_to(run.tokenizer.decoder)
     run.extra = made.state
     return made
 
 
+def maker_optimisers(config: DecoderTraining, dit: CausalDiT) -> Optimisers:
+    """The transformer's; none where it rests."""
+    if not config.maker:
+        return []
+    return hidden_and_plain(replace(config, lr=config.maker, muon=config.maker_muon), dit)
+
+
 def train_step(made: DecoderRun) -> dict[str, float]:
-    """One update of the decoder and of the critic; returns the figures of the step."""
+    """One update of the decoder, of the transformer where it learns too, and of the critics; returns the figures."""
     run, config = made.run, made.config
     choice, generator = step_rng(config.seed, run.step, "choice"), step_generator(config.seed, run.step, "pictures")
     own = choice.random() < config.own
-    latents, video = draw(made, choice, own)
     with run.autocast():
+        latents, video, anchor = draw(made, choice, own)
         shown = made.vae.decode(made.vae.denormalise(latents)).float()
         real, fake = some_pictures(video, shown, config.pictures, generator)
         parts = {"l1": (shown - video).abs().mean(), "lpips": made.lpips(fake, real).float().mean()}
-        made.critic.requires_grad_(False)
-        parts["deceit"] = generator_loss(made.critic(real).float(), made.critic(fake).float())
-        loss = parts["l1"] + config.lpips * parts["lpips"] + config.critic * parts["deceit"]
+        rebuilt = config.l1 * parts["l1"] + config.lpips * parts["lpips"]
+        made.critics.requires_grad_(False)
+        parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
+        share = config.own_critic if own else config.critic
+        loss = rebuilt + share * balance(rebuilt, parts["deceit"], made.vae) * parts["deceit"]
+        if anchor is not None:
+            parts["error"], loss = anchor, loss + config.anchor * anchor
     loss.backward()
     parts["gradient"] = nn.utils.clip_grad_norm_(made.vae.decoder.parameters(), config.clip)
     update(made.optimisers)
     made.ema.update(made.vae.decoder)
-    made.critic.requires_grad_(True)
+    if own and run.optimisers:
+        parts["maker_gradient"] = nn.utils.clip_grad_norm_(run.dit.parameters(), config.clip)
+        update(run.optimisers)
+        run.ema.update(run.dit)
+    made.critics.requires_grad_(True)
     with run.autocast():
-        parts["critic"] = critic_loss(made.critic(real).float(), made.critic(fake.detach()).float())
+        parts["critic"] = paired(critic_loss, made.critics(real), made.critics(fake.detach()))
     parts["critic"].backward()
     update(made.critic_optimisers)
     return {f"own_{name}" if own else name: value.item() for name, value in parts.items()}
 
 
-def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tensor, Tensor]:
-    """Crops of latents (B, 1 + F, C, H, W), guessed or true after the first, and of their real pictures in [-1, 1]."""
+def paired(loss: Callable[[Tensor, Tensor], Tensor], real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """The mean of a loss of paired logits over the critics; a scalar."""
+    return torch.stack([loss(a, b) for a, b in zip(real, fake, strict=True)]).mean()
+
+
+def balance(rebuilt: Tensor, deceit: Tensor, vae: VideoVAE) -> Tensor:
+    """How many times larger the first loss's gradient is than the second's at the decoder's last layer (Esser et al.
+    2021, VQGAN); a scalar without gradient.
+    """
+    last = vae.decoder.head.conv.weight
+    sizes = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (rebuilt, deceit)]
+    return (sizes[0] / (sizes[1] + 1e-8)).clamp(max=1e3).detach()
+
+
+def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Crops of latents (B, 1 + F, C, H, W), guessed or true after the first, and of their real pictures in [-1, 1].
+
+    Also the squared error of the guesses, with a gradient, where the transformer learns too.
+    """
+    run, anchor = made.run, None
     if own:
         batch, recycled = made.histories.draw(choice)
-        guesses = recycled[:, 1:, : batch.first.shape[1]]  # the recycled frame of k is the guess of k - 1
+        noise = torch.randn(batch.target.shape, generator=step_generator(made.config.seed, run.step, "noise"))
+        noise = noise.to(run.device)
+        with torch.set_grad_enabled(bool(run.optimisers)):
+            t = torch.ones(len(noise), device=run.device)
+            later = noise - run.dit(noise, recycled, t, batch.actions, batch.rays).float()
+        if run.optimisers:
+            anchor = nnf.mse_loss(later, batch.target)
     else:
-        batch = made.run.draw("true")
-        guesses = batch.target[:, :-1]
-    latents = torch.cat([batch.first[:, None], guesses], dim=1)
-    return cut(latents, real_pictures(made, batch, latents.shape[1]), made.config.crop, made.vae.config.space, choice)
+        batch = run.draw("true")
+        later = batch.target
+    latents = torch.cat([batch.first[:, None], later], dim=1)
+    video = real_pictures(made, batch, latents.shape[1])
+    return *cut(latents, video, made.config.crop, made.vae.config.space, choice), anchor
 
 
 def real_pictures(made: DecoderRun, batch: Batch, count: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The decoder stage: only the decoder learns, on guesses and on the truth, and two steps and two more are four."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -13,7 +14,7 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.latents import tokenizer_hash
 from generator.training import decoder
-from generator.training.decoder import DecoderTraining, cut, open_decoder_run, real_pictures, train
+from generator.training.decoder import DecoderTraining, balance, cut, open_decoder_run, real_pictures, train
 
 
 class PlainDistance(torch.nn.Module):
@@ -26,6 +27,12 @@ class PlainDistance(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
     monkeypatch.setattr(decoder, "Lpips", PlainDistance)
+
+
+def learned(folder):
+    """What a run has made, by name."""
+    made = load_weights(folder / "snapshot")
+    return made.tokenizer.decoder.state_dict() | made.dit.state_dict()
 
 
 @pytest.fixture
@@ -52,18 +59,39 @@ def test_only_the_decoder_learns(config, tmp_path):
     assert kinds == {"l1", "own_l1"} and run.step == 4
 
 
-@pytest.mark.parametrize("own", [0.0, 1.0])
-def test_two_steps_and_two_more_are_four(config, tmp_path, own):
+def test_the_transformer_learns_with_it_when_it_may(config, tmp_path):
+    config = dataclasses.replace(config, own=1.0, maker=1e-3, maker_muon=1e-3)
+    before = load_weights(Path(config.start))
+    run = train(config, tmp_path / "run", quiet=True)
+    after = load_weights(tmp_path / "run" / "snapshot")
+    assert tokenizer_hash(after.tokenizer) == tokenizer_hash(before.tokenizer)
+    old = before.dit.state_dict()
+    assert [n for n, p in run.dit.named_parameters() if torch.equal(p, old[n])] == []
+    assert not torch.equal(after.dit.out.weight, before.dit.out.weight)
+
+
+def test_the_balance_makes_both_losses_pull_alike(tiny_vae):
+    """Of the last layer's gradients: with a share of 1 the second is as strong as the first."""
+    vae = copy.deepcopy(tiny_vae).requires_grad_(True)
+    shown = vae.decode(torch.randn(1, 2, 8, 4, 4, generator=torch.Generator().manual_seed(0)))
+    one, other = shown.abs().mean(), 1e-3 * (shown - 1).square().mean()
+    share, last = balance(one, other, vae), vae.decoder.head.conv.weight
+    sizes = [torch.autograd.grad(v, last, retain_graph=True)[0].norm().item() for v in (one, share * other)]
+    assert not share.requires_grad and sizes[0] == pytest.approx(sizes[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("own", "maker"), [(0.0, 0.0), (1.0, 0.0), (1.0, 1e-3)])
+def test_two_steps_and_two_more_are_four(config, tmp_path, own, maker):
     """Histories are drawn anew after a stop, so guesses are compared with one round, used once; the rate is level."""
-    config = dataclasses.replace(config, own=own, hold=1.0)
+    config = dataclasses.replace(config, own=own, maker=maker, maker_muon=maker, hold=1.0)
     train(config, tmp_path / "whole", quiet=True)
     run_two = dataclasses.replace(config, steps=2)
     train(run_two, tmp_path / "parts", quiet=True)
     short = open_decoder_run(run_two, tmp_path / "parts")
     assert short.run.step == 2 and short.ema.updates == 2
-    one = load_weights(tmp_path / "whole" / "snapshot").tokenizer.decoder.state_dict()
+    one = learned(tmp_path / "whole")
     train(config, tmp_path / "parts", quiet=True)
-    two = load_weights(tmp_path / "parts" / "snapshot").tokenizer.decoder.state_dict()
+    two = learned(tmp_path / "parts")
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
