@@ -28,7 +28,6 @@ from generator.runtime.encode import encode_picture
 from generator.runtime.graph import Arrays, Graph, graph_backend
 
 CALIBRATED = 8  # latent frames after which ranges are taken as seen
-LEAST = 17  # rows below which torch multiplies no int8 matrices
 
 
 class Recorder:
@@ -124,10 +123,6 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O) in the type of x."""
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) < LEAST:
-            return nn.functional.linear(
-                x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
-            )
         scale, small = to_int8(rows.float())
         made = torch._int_mm(small, self.small).float() * scale * self.scale
         if self.bias is not None:

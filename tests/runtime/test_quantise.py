@@ -23,8 +23,7 @@ def test_an_int8_layer_is_near_its_own(rows):
     plain, x = nn.Linear(64, 96), torch.randn(2, rows, 64)
     small = Int8Linear(plain)
     error = (small(x) - plain(x)).norm() / plain(x).norm()
-    assert small(x).shape == (2, rows, 96) and error < 0.02
-    assert (error > 1e-5) == (2 * rows >= 17)  # few rows are multiplied as they are
+    assert small(x).shape == (2, rows, 96) and 1e-5 < error < 0.02
 
 
 def test_every_linear_layer_is_replaced():
