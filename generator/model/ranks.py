@@ -139,7 +139,7 @@ class Ranks:
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         self.sent: dict[str, int] = {}
-        self._control = dist.new_group(backend="gloo", timeout=FOREVER)
+        self.control = dist.new_group(backend="gloo", timeout=FOREVER)
 
     @property
     def device(self) -> torch.device:
@@ -196,7 +196,7 @@ class Ranks:
 
     def tell(self, words: Tensor) -> None:
         """From rank 0 to all, over the line that waits as long as a player does; a tensor of the processor's."""
-        dist.broadcast(words, 0, group=self._control)
+        dist.broadcast(words, 0, group=self.control)
         if self.rank == 0:
             self._count("control", words.numel() * (self.size - 1), words)
 

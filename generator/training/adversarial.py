@@ -19,29 +19,43 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from generator.checkpoint import config_from_dict, read_manifest, save_weights
 from generator.training.adversarial_settings import AdversarialTraining
-from generator.training.dit_run import DiTRun, finish_step, keep, open_run, pick_device, save_run
+from generator.training.dit_run import DiTRun, finish_step, keep, open_run, pick_device, save_interrupted
 from generator.training.helpers import Progress, rate_at, save_tensors, set_rate, step_generator
 from generator.training.judging import (
     Adversary,
     Pair,
     anchor_loss,
+    judge_state,
     maker_loss,
     open_adversary,
     rmsprop,
     update_judge,
 )
 from generator.training.limits import check_memory, check_settings
+from generator.training.parallel_tensors import whole, wholes
 from generator.training.segments import Clip, Drawer, Segment, segments
 from generator.training.watch import grid_of, motion_of
 
 
 def train_step(run: DiTRun, config: AdversarialTraining, adversary: Adversary, drawer: Drawer) -> dict[str, float]:
     """Every segment of one rollout: a discriminator update each, then one generator update; returns the figures."""
-    generator = step_generator(config.seed, run.step, "loss", run.device.type)
-    totals: dict[str, float] = {}
-    before: list[Clip | None] = [None] * config.accumulate
     for optimiser in run.optimisers:
         optimiser.zero_grad(set_to_none=True)
+    with run.gathered():  # once for all segments: the weights stay as they are until the step's end
+        totals = rehearse(run, config, adversary, drawer)
+    norm = whole(nn.utils.get_total_norm([p.grad for p in run.dit.parameters() if p.grad is not None]))
+    if run.step >= config.judge_first:
+        for optimiser in run.optimisers:
+            optimiser.step()
+        run.ema.update(run.dit)
+    return run.mean(totals | {"maker_norm": norm.item()})
+
+
+def rehearse(run: DiTRun, config: AdversarialTraining, adversary: Adversary, drawer: Drawer) -> dict[str, float]:
+    """The discriminator's updates and the generator's gradient of one step; returns the figures."""
+    generator = step_generator(config.seed, run.step, "loss", run.device.type)
+    sums: dict[str, float] = {}
+    before: list[Clip | None] = [None] * config.accumulate
     for parts in segments(run, config, drawer):
         shown = [joined(old, segment.rolled) for old, (segment, _) in zip(before, parts, strict=True)]
         pairs = judged_under(run, config, [real for _, real in parts], shown, generator)
@@ -50,14 +64,9 @@ def train_step(run: DiTRun, config: AdversarialTraining, adversary: Adversary, d
             for name, value in teach_maker(run, config, adversary, segment, old, pair).items():
                 figures[name] = figures.get(name, 0.0) + value / config.accumulate
         for name, value in figures.items():
-            totals[name] = totals.get(name, 0.0) + value / config.segments
+            sums[name] = sums.get(name, 0.0) + value / config.segments
         before = [segment.rolled.last(config.overlap) for segment, _ in parts]
-    norm = nn.utils.get_total_norm([p.grad for p in run.dit.parameters() if p.grad is not None])
-    if run.step >= config.judge_first:
-        for optimiser in run.optimisers:
-            optimiser.step()
-        run.ema.update(run.dit)
-    return totals | {"maker_norm": norm.item()}
+    return sums
 
 
 def joined(before: Clip | None, clip: Clip) -> Clip:
@@ -76,7 +85,8 @@ def judged_under(
         half = run.dit.config.patch // 2
         steps = torch.randint(0, 2, (count, 2), generator=generator, device=run.device) * half
         shifts = list(steps.split(config.batch))
-    return [Pair(*held) for held in zip(real, fake, times, shifts, strict=True)]
+    drawn = [(t[run.own], None if shift is None else shift[run.own]) for t, shift in zip(times, shifts, strict=True)]
+    return [Pair(mine, made, *under) for mine, made, under in zip(real, fake, drawn, strict=True)]
 
 
 def teach_maker(
@@ -122,18 +132,15 @@ def open_stage(config: AdversarialTraining, folder: Path) -> tuple[DiTRun, Adver
         )
     drawer = Drawer(run, longest)
     adversary = open_adversary(config, run)
-    run.extra = lambda: {
-        "judge": adversary.judge.state_dict(),
-        "judge_optimisers": [o.state_dict() for o in adversary.optimisers],
-        "watched": adversary.watch.state(),
-        "discriminator": config.discriminator,
-    }
+    run.extra = lambda: judge_state(config, adversary)
     return run, adversary, drawer
 
 
 def save_judge(run: DiTRun, adversary: Adversary, name: str = "discriminator") -> None:
     """Write the discriminator beside every snapshot, for --resume-discriminator-from."""
-    save_tensors(run.folder / f"{name}.safetensors", adversary.judge.state_dict(), {"step": run.step})
+    tensors = wholes(adversary.judge.state_dict())
+    if run.leads:
+        save_tensors(run.folder / f"{name}.safetensors", tensors, {"step": run.step})
 
 
 def keep_for_good(run: DiTRun, adversary: Adversary) -> None:
@@ -142,16 +149,18 @@ def keep_for_good(run: DiTRun, adversary: Adversary) -> None:
     """
     notes = {"step": run.step, "seconds": run.budget.spent, "training": asdict(run.config)}
     folder = run.folder / f"snapshot-{run.step:06d}"
-    save_weights(folder, run.world, run.tokenizer, run.ema.weights, notes, run.parallax)
+    weights = wholes(run.ema.weights)
+    if run.leads:
+        save_weights(folder, run.world, run.tokenizer, weights, notes, run.parallax)
     save_judge(run, adversary, f"discriminator-{run.step:06d}")
 
 
 def train(config: AdversarialTraining, folder: Path, quiet: bool = False) -> DiTRun:
     """Post-train `config.start` (one-step weights) until the budget ends; the same command resumes."""
     run, adversary, drawer = open_stage(config, folder)
-    bar = Progress("adversarial", quiet)
+    bar = Progress("adversarial", quiet or not run.leads)
     try:
-        while (progress := run.budget.progress(run.step)) < 1.0:
+        while (progress := run.progress()) < 1.0:
             factor = rate_at(progress, run.step, config.warmup, config.hold)
             set_rate(run.optimisers, factor)
             set_rate(adversary.optimisers, factor)
@@ -166,8 +175,9 @@ def train(config: AdversarialTraining, folder: Path, quiet: bool = False) -> DiT
             if config.keep_every and run.step % config.keep_every == 0:
                 keep_for_good(run, adversary)
     except KeyboardInterrupt:
-        save_run(run)
-        save_judge(run, adversary)
+        save_interrupted(run)
+        if run.team is None:
+            save_judge(run, adversary)
         raise
     keep(run, teacher=False, done=True)
     save_judge(run, adversary)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,16 +35,19 @@ from generator.training.helpers import (
     Budget,
     Optimisers,
     load_optimisers,
-    load_resume,
     make_folder,
     pick_device,
-    save_resume,
     split_optimisers,
     step_rng,
 )
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.parallax import load_parallax
+from generator.training.parallel_run import join_team, load_alone, load_shared, save_state
+from generator.training.parallel_tensors import wholes
 from generator.training.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from generator.training.parallel import Team
 
 PLAIN = (
     "embed.",
@@ -107,13 +110,37 @@ class DiTRun:
     optimisers: Optimisers
     clips: LatentClips
     budget: Budget
-    metrics: Metrics
+    metrics: Metrics | None
     parallax: Parallax | None = None
+    team: Team | None = None  # the processes that train together, when there are several
     step: int = 0
     saved_at: float = 0.0
     drawn_at: float = 0.0
     resumed: dict[str, Any] | None = None  # what a stage had added to the resume state that the run continues from
     extra: Callable[[], dict[str, Any]] = dict  # what a stage adds to its resume state
+
+    @property
+    def own(self) -> slice:
+        """This process's clips of a batch."""
+        return self.team.own(self.config.batch) if self.team else slice(0, self.config.batch)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.team is None or self.team.leads
+
+    def progress(self) -> float:
+        """How much of the budget is spent, 0 to 1, the same number in every process."""
+        progress = self.budget.progress(self.step)
+        return self.team.lead(progress) if self.team else progress
+
+    def mean(self, figures: dict[str, float]) -> dict[str, float]:
+        """Figures of all clips from those of this process's."""
+        return self.team.mean(figures) if self.team else figures
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """The whole network in this process within the block, as rollouts need it."""
+        return self.team.gathered(self.dit) if self.team else contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """bf16 autocast when the run uses it."""
@@ -166,13 +193,16 @@ def open_run(
         action_spec=clips.spec,
         parallax=parallax.config if parallax else None,
     )
-    budget = Budget(config.steps, config.minutes)
+    budget, team = Budget(config.steps, config.minutes), join_team(config, stage, device)
+    if team:
+        team.shard(dit)
     run = DiTRun(
         config, folder, device, tokenizer, world, dit, Ema(dit, config.ema), make_optimisers(config, dit), clips,
-        budget, Metrics(folder), parallax,
+        budget, Metrics(folder) if team is None or team.leads else None, parallax, team,
     )  # fmt: skip
     _resume(run)
-    (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
+    if run.leads:
+        (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
     return run
 
 
@@ -246,42 +276,48 @@ def check_fit(
 
 
 def _resume(run: DiTRun) -> None:
-    state = load_resume(run.folder / "resume.safetensors")
+    state = load_shared(run) if run.team else load_alone(run.folder)
     if state is None:
         return
     try:
-        run.dit.load_state_dict(state["model"])
-        run.ema.load(state["ema"])
-        load_optimisers(run.optimisers, state["optimisers"])
+        if not run.team:
+            run.dit.load_state_dict(state["model"])
+            run.ema.load(state["ema"])
+            load_optimisers(run.optimisers, state["optimisers"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(
             f"{str(run.folder)!r} holds a run of another model; choose another folder with --run, or remove it."
         ) from error
     run.step = int(state["step"])
     run.budget.resume(float(state["seconds"]))
-    run.metrics = Metrics(run.folder, run.step)
+    if run.leads:
+        run.metrics = Metrics(run.folder, run.step)
     run.resumed = {name: value for name, value in state.items() if name not in ("model", "ema", "optimisers")}
 
 
 def finish_step(run: DiTRun, **figures: float) -> None:
     """Count the step and, every `log_every`, write its figures."""
     run.step += 1
-    if run.step % run.config.log_every == 0 or run.step == 1:
+    figures = run.mean(figures)
+    if run.metrics and (run.step % run.config.log_every == 0 or run.step == 1):
         run.metrics.add(run.step, **figures, minutes=run.budget.spent / 60)
 
 
 def keep(run: DiTRun, teacher: bool, done: bool = False) -> None:
     """Save and draw when their time has come, and at the end; `teacher` draws with several evaluations a frame."""
     now = time.perf_counter()
+    if run.team:
+        now = run.team.lead(now)
     if run.saved_at == 0.0:
         run.saved_at = run.drawn_at = now
     if done or now - run.saved_at > 60 * run.config.snapshot_minutes:
         save_run(run)
-        run.saved_at = time.perf_counter()
+        run.saved_at = now if run.team else time.perf_counter()
     if done or now - run.drawn_at > 60 * run.config.sheet_minutes:
         draw_sheet(run, teacher)
-        draw_metrics(run.folder)
-        run.drawn_at = time.perf_counter()
+        if run.leads:
+            draw_metrics(run.folder)
+        run.drawn_at = now if run.team else time.perf_counter()
 
 
 def save_run(run: DiTRun) -> None:
@@ -291,18 +327,16 @@ def save_run(run: DiTRun) -> None:
         "seconds": run.budget.spent,
         "training": asdict(run.config),
     }
-    save_weights(run.folder / "snapshot", run.world, run.tokenizer, run.ema.weights, notes, run.parallax)
-    save_resume(
-        run.folder / "resume.safetensors",
-        {
-            "model": run.dit.state_dict(),
-            "ema": run.ema.state(),
-            "optimisers": [o.state_dict() for o in run.optimisers],
-            "step": run.step,
-            "seconds": run.budget.spent,
-            **run.extra(),
-        },
-    )
+    weights = wholes(run.ema.weights)
+    if run.leads:
+        save_weights(run.folder / "snapshot", run.world, run.tokenizer, weights, notes, run.parallax)
+    save_state(run, {"step": run.step, "seconds": run.budget.spent, **run.extra()})
+
+
+def save_interrupted(run: DiTRun) -> None:
+    """Save what a run has when it is stopped; several processes cannot, as each stands somewhere else in its step."""
+    if run.team is None:
+        save_run(run)
 
 
 def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator) -> Tensor:
@@ -323,12 +357,15 @@ def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator) 
 @torch.no_grad()
 def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> None:
     """Rollouts of the EMA weights under real actions beside the truth: pairs of rows, real above generated."""
+    weights = wholes(run.ema.weights)
+    if not run.leads:
+        return
     splits = {clip["split"] for clip in run.clips.meta["clips"]}
     held = LatentClips(Path(run.config.latents), "held_seed") if "held_seed" in splits else run.clips
     frames = min(frames, len(held.clips[0]["latents"]) - 1)
     batch = held.gather([(i % len(held.clips), 0) for i in range(clips)], frames).to(run.device)
     model = CausalDiT(run.dit.config).to(run.device).eval()
-    model.load_state_dict(run.ema.weights)
+    model.load_state_dict(weights)
     eye = open_eye(model, run.tokenizer, run.world.hfov, run.parallax)
     if teacher:
         sampler = shifted_sampler("euler", 1, 8, 1.0)

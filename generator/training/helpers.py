@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from controls.errors import UserError
+from generator.training.parallel_tensors import parted, whole
 
 
 def step_seed(seed: int, step: int, use: str = "") -> int:
@@ -77,7 +78,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(state["momentum"], group["momentum"])
-                update = orthogonalise(ahead.flatten(1)).view(ahead.shape)
+                update = parted(orthogonalise(whole(ahead).flatten(1)).view(ahead.shape), ahead)
                 scale = 0.2 * max(update.shape[0], update[0].numel()) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["decay"])
                 parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)

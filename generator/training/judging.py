@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -23,6 +24,7 @@ from generator.model.dit import CausalDiT
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import Optimisers, load_optimisers, load_tensors
+from generator.training.parallel_tensors import whole
 from generator.training.segments import Clip
 from generator.training.watch import Watch
 
@@ -111,6 +113,8 @@ def open_adversary(config: AdversarialTraining, run: DiTRun) -> Adversary:
         ) from error
     torch.manual_seed(config.seed)
     judge = Discriminator(body, config.clip_level).to(run.device).train()
+    if run.team:
+        return open_shared_adversary(config, run, judge)
     adversary = Adversary(judge, rmsprop(judge, config.judge_lr or config.lr))
     begun, run.resumed = run.resumed, None  # as large as the discriminator and its averages
     if begun is not None and config.discriminator in ("", begun.get("discriminator", "")):
@@ -125,6 +129,34 @@ def open_adversary(config: AdversarialTraining, run: DiTRun) -> Adversary:
     elif config.discriminator:
         load_judge(judge, Path(config.discriminator))
     return adversary
+
+
+def open_shared_adversary(config: AdversarialTraining, run: DiTRun, judge: Discriminator) -> Adversary:
+    """As `open_adversary`, with the discriminator sharded over the processes that train together."""
+    from generator.training.parallel import begin_states
+
+    assert run.team is not None
+    goes_on = run.resumed is not None and config.discriminator in ("", run.resumed.get("discriminator", ""))
+    if config.discriminator and not goes_on:
+        load_judge(judge, Path(config.discriminator))
+    run.team.shard(judge)
+    adversary = Adversary(judge, rmsprop(judge, config.judge_lr or config.lr))
+    if goes_on and run.resumed is not None:
+        begin_states(adversary.optimisers)
+        run.team.load(run.folder, judge_state(config, adversary))
+        adversary.watch = Watch({name: run.resumed[f"watched.{name}"] for name in adversary.watch.last})
+    run.resumed = None
+    return adversary
+
+
+def judge_state(config: AdversarialTraining, adversary: Adversary) -> dict[str, Any]:
+    """The discriminator's part of a resume state."""
+    return {
+        "judge": adversary.judge.state_dict(),
+        "judge_optimisers": [optimiser.state_dict() for optimiser in adversary.optimisers],
+        "watched": adversary.watch.state(),
+        "discriminator": config.discriminator,
+    }
 
 
 def load_judge(judge: Discriminator, path: Path) -> None:
@@ -158,7 +190,7 @@ def update_judge(
     penalised = (run.step + 1) % config.penalty_every == 0  # these are also the steps whose figures are written
     noises: dict[str, Tensor] = {}
     for name in ("real", "fake") if penalised else ():
-        shape = (sum(len(pair.t) for pair in pairs), *pairs[0].real.frames.shape[1:])
+        shape = (config.batch * len(pairs), *pairs[0].real.frames.shape[1:])
         noises[name] = torch.randn(shape, generator=generator, device=generator.device)
     for optimiser in adversary.optimisers:
         optimiser.zero_grad(set_to_none=True)
@@ -169,7 +201,7 @@ def update_judge(
             for name, clip in (("real", pair.real), ("fake", pair.fake)):
                 both[name] = bench(clip)
                 if penalised:
-                    noise = noises[name].split(config.batch)[number]
+                    noise = noises[name].split(config.batch)[number][run.own]
                     penalties = penalties + smoothness(bench, clip, both[name], noise, config.sigma)
             loss = judge_loss(both["real"], both["fake"])
             drift = config.centring * drift_loss(both["real"], both["fake"]) if config.centring else 0.0
@@ -178,7 +210,7 @@ def update_judge(
         gap = (both["real"] - both["fake"]).mean()
         for name, value in zip(totals, (loss, penalties, gap, saturated), strict=True):
             totals[name] += value.item() / len(pairs)
-    norm = nn.utils.get_total_norm([p.grad for p in judge.parameters() if p.grad is not None])
+    norm = whole(nn.utils.get_total_norm([p.grad for p in judge.parameters() if p.grad is not None]))
     for optimiser in adversary.optimisers:
         optimiser.step()
     return totals | {"judge_norm": norm.item()}

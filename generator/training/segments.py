@@ -32,6 +32,7 @@ from generator.rollout import Conditions, Eye, RolloutState, continue_rollout, f
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import step_rng
+from generator.training.parallel_tensors import part_of
 
 LOOK_STILL = 0.05  # degrees a tick under which a head counts as still
 STILL_SHARE = 0.75  # of a window's latent frames without key or look: the window is one of standing still
@@ -189,7 +190,8 @@ class Drawer:
             torch.from_numpy(rays.reshape(*group[:2], -1, *rays.shape[-2:])).to(self.run.device),
             torch.from_numpy(look.reshape(*group, 2)).to(self.run.device),
         )
-        return [led.part(k, k + c.batch) for k in range(0, count, c.batch)]
+        own = self.run.own
+        return [led.part(k + own.start, k + own.stop) for k in range(0, count, c.batch)]
 
     def others(self, use: str, frames: int) -> list[Batch]:
         """Other windows of the data set."""
@@ -199,7 +201,7 @@ class Drawer:
     def _parts(self, batch: Batch) -> list[Batch]:
         if not self.run.dit.config.reproject:  # the same latents serve models that recycle no reprojection
             batch.ahead = batch.pace = None
-        return split(batch.to(self.run.device), self.config.batch)
+        return [part_of(part, self.run.own) for part in split(batch.to(self.run.device), self.config.batch)]
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -216,7 +218,7 @@ def segments(run: DiTRun, config: AdversarialTraining, drawer: Drawer) -> Iterat
     is compared with (overlap included).
     """
     parts, seed = drawer.rolled(), int(step_rng(config.seed, run.step, "rollout").integers(2**31))
-    seeds = [seed + number * config.batch for number in range(len(parts))]
+    seeds = [seed + number * config.batch + run.own.start for number in range(len(parts))]
     if config.forced:
         with run.autocast():
             yield [(forced_segment(run.dit, b, s), Clip.real(b)) for b, s in zip(parts, seeds, strict=True)]
