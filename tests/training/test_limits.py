@@ -60,6 +60,7 @@ def held_by_a_step(config, sizes) -> int:
         run = SimpleNamespace(
             dit=dit, optimisers=rmsprop(dit, 0.0), ema=Ema(dit, 0.9), step=0, device=torch.device("cpu"),
             tokenizer=None, parallax=None, world=SimpleNamespace(hfov=90.0), autocast=contextlib.nullcontext,
+            gathered=contextlib.nullcontext, mean=dict, own=slice(0, config.batch),
         )  # fmt: skip
         rolled, led = (lambda: draw(config.frames)), (lambda number: draw(config.frames))
         drawer = SimpleNamespace(rolled=rolled, others=lambda use, frames: draw(frames), steering=led)
