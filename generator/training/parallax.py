@@ -28,8 +28,10 @@ from controls.errors import UserError
 from generator.checkpoint import MANIFEST, as_stored, load_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
+from generator.data.halls.depth import STRETCH
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
+from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
 from generator.training.helpers import (
     Budget,
     Optimisers,
@@ -48,6 +50,7 @@ from generator.training.helpers import (
     step_rng,
     update,
 )
+from generator.training.known_depth import KnownDepth, know_depth
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.windows import to_frames, to_video
 
@@ -59,11 +62,15 @@ WIDEST = 30.0  # degrees: pairs turned further share too little
 
 @dataclass(frozen=True)
 class ParallaxTraining:
-    """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth."""
+    """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
+
+    `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
+    """
 
     data: str = "runs/data/halls"
     preset: str = "pocket"
     start: str = ""  # a run folder, weights file or world to begin from
+    known: int = 0
     minutes: float = 0.0
     steps: int = 0
     batch: int = 12
@@ -110,6 +117,7 @@ class ParallaxRun:
     metrics: Metrics
     step: int = 0
     saved_at: float = 0.0
+    known: KnownDepth | None = None
     held: dict[int, Clip] = field(default_factory=dict)
     hints: dict[int, Tensor] = field(default_factory=dict)
 
@@ -166,6 +174,8 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
         if begin.config != parallax.config:
             raise UserError(f"The parallax in {config.start!r} has another size; leave --start out.")
         parallax.load_state_dict(begin.state_dict())
+    if config.known:
+        parallax.log_stretch.requires_grad_(False).fill_(math.log(STRETCH))
     depth = [*parallax.depth.named_parameters(), ("log_stretch", parallax.log_stretch)]
     optimisers = [
         *split_optimisers(depth, config.lr, None, 1e-4),
@@ -175,35 +185,57 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     run = ParallaxRun(
         config, folder, device, data, parallax, turn, optimisers, Budget(config.steps, config.minutes), Metrics(folder)
     )
+    if config.known:
+        run.known = know_depth(data, "train", config.known, config.seed)
     state = load_resume(folder / RESUME)
     if state is not None:
-        if build(ParallaxConfig, state["config"], "parallax") != parallax.config:
-            raise UserError(f"{str(folder)!r} holds a run of another size; choose another folder or remove it.")
-        parallax.load_state_dict(state["parallax"])
-        load_optimisers(optimisers, state["optimisers"])
-        run.step = int(state["step"])
-        run.budget.resume(float(state["seconds"]))
-        run.saved_at = run.budget.spent
-        run.metrics = Metrics(folder, run.step)
+        resume(run, state)
     return run
+
+
+def resume(run: ParallaxRun, state: dict[str, Any]) -> None:
+    """Continue from a resume state; UserError when it belongs to another size."""
+    if build(ParallaxConfig, state["config"], "parallax") != run.parallax.config:
+        raise UserError(f"{str(run.folder)!r} holds a run of another size; choose another folder or remove it.")
+    run.parallax.load_state_dict(state["parallax"])
+    load_optimisers(run.optimisers, state["optimisers"])
+    run.step = int(state["step"])
+    run.budget.resume(float(state["seconds"]))
+    run.saved_at = run.budget.spent
+    run.metrics = Metrics(run.folder, run.step)
 
 
 def depth_step(run: ParallaxRun, progress: float) -> dict[str, float]:
     """One update of depth, horizon and stretch; returns the figures of the step."""
     config = run.config
     set_rate(run.optimisers, rate_at(progress / config.ego_from, run.step, hold=0.1))
+    if run.known is not None:
+        return known_step(run, run.known)
     pairs = draw_pairs(run, "train", config.batch, step_rng(config.seed, run.step, "pairs")).to(run.device)
     seen = run.parallax.perceive(soften(pairs.first, config.blur, step_generator(config.seed, run.step, "soften")))
     parts = {
         "photo": photometric(moved(run, pairs, seen), pairs.second),
         "smooth": roughness(seen.nearness, pairs.first),
-        "horizon": nnf.smooth_l1_loss(seen.horizon, pairs.pitch.tan(), beta=0.02),
+        "horizon": horizon_loss(seen.horizon, pairs.pitch),
     }
     loss = parts["photo"] + config.smooth * parts["smooth"] + parts["horizon"]
     loss.backward()
     nn.utils.clip_grad_norm_(run.parallax.parameters(), 1.0)
     update(run.optimisers)
     return {name: value.item() for name, value in parts.items()} | {"stretch": run.parallax.stretch.item()}
+
+
+def known_step(run: ParallaxRun, known: KnownDepth) -> dict[str, float]:
+    """One update of depth and horizon from pictures whose nearness is known; returns the figures of the step."""
+    config, rng = run.config, step_rng(run.config.seed, run.step, "known")
+    given = known.draw(config.batch, run.parallax.config.unit, rng)
+    pictures, near, pitch = (v.to(run.device) for v in given)
+    seen = run.parallax.perceive(soften(pictures, config.blur, step_generator(config.seed, run.step, "soften")))
+    parts = known_parts(seen, near, pitch)
+    (parts["near"] + parts["horizon"]).backward()
+    nn.utils.clip_grad_norm_(run.parallax.parameters(), 1.0)
+    update(run.optimisers)
+    return {name: value.item() for name, value in parts.items()}
 
 
 def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
@@ -279,33 +311,6 @@ def moved(run: ParallaxRun, pairs: Pairs, seen: Seen) -> tuple[Tensor, Tensor]:
     grid = run.turn.walk(turn, run.turn.places(turn, pairs.moves), seen, pairs.first.shape[-2:])
     inside = (grid.abs().amax(-1) < 1).float()[:, None]
     return nnf.grid_sample(pairs.first, grid, padding_mode="border", align_corners=False), inside
-
-
-def photometric(made: tuple[Tensor, Tensor], true: Tensor) -> Tensor:
-    """Mean absolute difference at full, half and quarter size, where the picture was not left."""
-    picture, inside = made
-    total = picture.new_zeros(())
-    for factor in (1, 2, 4):
-        parts = (picture * inside, true * inside, inside)
-        a, b, kept = (nnf.avg_pool2d(v, factor) if factor > 1 else v for v in parts)
-        total = total + ((a - b).abs() * (kept > 0.99)).mean()
-    return total
-
-
-def roughness(nearness: Tensor, picture: Tensor) -> Tensor:
-    """How much nearness changes where the picture does not (Godard et al. 2017), free of its scale."""
-    grey = nnf.interpolate(picture, nearness.shape[-2:], mode="area").mean(1, keepdim=True)
-    level = nearness / (nearness.mean((2, 3), keepdim=True) + 0.05)
-    edges = (level.diff(dim=d).abs() * torch.exp(-8 * grey.diff(dim=d).abs()) for d in (2, 3))
-    return torch.stack([edge.mean() for edge in edges]).sum()
-
-
-def soften(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Some of the pictures (B, 3, Y, X) at half the detail and with a little noise, as generated ones look."""
-    chosen = torch.rand((len(picture), 1, 1, 1), generator=generator).to(picture) < share
-    soft = nnf.interpolate(nnf.avg_pool2d(picture, 2), picture.shape[-2:], mode="bilinear", align_corners=False)
-    noise = torch.randn(picture.shape, generator=generator).to(picture)
-    return torch.where(chosen, soft + 0.03 * noise, picture)
 
 
 @torch.no_grad()

@@ -12,9 +12,11 @@ import torch
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
+from generator.data.collect import collect
 from generator.data.latents import LatentClips, encode_dataset, parallax_hash
 from generator.training import adaptation, parallax
 from generator.training.helpers import step_rng
+from generator.training.known_depth import know_depth
 from generator.training.parallax import ParallaxTraining, load_parallax, open_run, train
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
@@ -189,3 +191,41 @@ def test_a_worlds_parallax_is_one_to_begin_from(data_set, world_folder, make_wor
     assert all(torch.equal(v, begun.state_dict()[n]) for n, v in run.parallax.state_dict().items())
     with pytest.raises(UserError, match="no parallax"):
         load_parallax(make_world(reproject=False))
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory):
+    """A few seconds of a small map of Halls."""
+    out = tmp_path_factory.mktemp("houses")
+    collect("halls", out, 3 * 41, seed=4, maps="0-0", clip_frames=41, size="small")
+    return out
+
+
+def test_known_depth_teaches_and_resumes(houses, tmp_path):
+    """Of maps of our own: the error falls, the stretch is the engine's, and two steps and four are six."""
+    config = ParallaxTraining(
+        str(houses), preset="pocket", steps=6, batch=4, walks=2, ego_from=0.7, known=12, device="cpu", log_every=1
+    )
+    train(config, tmp_path / "whole", quiet=True)
+    train(config, tmp_path / "parts", stop_after=2, quiet=True)
+    train(config, tmp_path / "parts", quiet=True)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    assert load_parallax(tmp_path / "whole").stretch.item() == pytest.approx(1.2, rel=1e-2)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    near = [row["near"] for row in rows if "near" in row]
+    assert len(near) == 5 and near[-1] < near[0]
+
+
+def test_known_pictures_are_drawn_with_their_depth(houses):
+    known = know_depth(Dataset.open(houses), "train", 9, 0)
+    assert known.pictures.shape[1:] == (160, 256, 3) and known.nearness.shape == (len(known.pictures), 40, 64)
+    assert (known.nearness > 0).mean() > 0.4 and 1 / known.nearness.max() >= 5
+    pictures, near, pitch = known.draw(4, 64.0, np.random.default_rng(0))
+    assert pictures.shape == (4, 3, 160, 256) and near.shape == (4, 1, 40, 64) and pitch.shape == (4,)
+    untouched = know_depth(Dataset.open(houses), "train", 9, 0)
+    assert np.array_equal(known.pictures, untouched.pictures)
+
+
+def test_depth_of_other_worlds_is_not_known(data_set, tmp_path):
+    with pytest.raises(UserError, match="halls only"):
+        open_run(settings(data_set, known=4), tmp_path)

@@ -1,0 +1,65 @@
+"""Pictures with their true nearness, for worlds whose maps are our own: the depth need then not be guessed from motion.
+
+Shape key: B batch, Y, X picture size, h, w nearness grid.
+
+Does not know of networks, optimisers or runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from controls.errors import UserError
+from generator.data.clips import Dataset
+from generator.data.halls.depth import nearness
+from generator.data.halls.maps import draw_map
+from generator.training.helpers import step_rng
+from generator.training.windows import to_video
+
+
+@dataclass(frozen=True)
+class KnownDepth:
+    """Pictures uint8 (n, Y, X, 3), nearness (n, h, w) in 1 / map units, pitch (n,) in degrees."""
+
+    pictures: np.ndarray
+    nearness: np.ndarray
+    pitch: np.ndarray
+
+    def draw(self, count: int, unit: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Random ones, half of them mirrored: (B, 3, Y, X) in [-1, 1], (B, 1, h, w) in 1 / units, (B,) in radians."""
+        chosen = rng.choice(len(self.pictures), min(count, len(self.pictures)), replace=False)
+        flipped = rng.random(len(chosen)) < 0.5
+        shown, near = self.pictures[chosen], self.nearness[chosen] * unit
+        shown[flipped], near[flipped] = shown[flipped, :, ::-1], near[flipped, :, ::-1]
+        return (
+            to_video(shown),
+            torch.from_numpy(near)[:, None].float(),
+            torch.from_numpy(np.deg2rad(self.pitch[chosen])),
+        )
+
+
+def know_depth(data: Dataset, split: str, count: int, seed: int) -> KnownDepth:
+    """About `count` random pictures of a split of *Halls*, as many of each clip; UserError for other worlds."""
+    clips, meta = data.select(split), data.meta
+    if meta["world"] != "halls" or not clips:
+        raise UserError(f"True depth is known in clips of halls only, not of {meta['world']!r}; give --set known=0.")
+    canvases, pictures, near, pitch = {}, [], [], []
+    for index in clips[:count]:
+        entry, clip = data.entry(index), data.clip(index)
+        if entry["map"] not in canvases:
+            canvas, _, info = draw_map(meta["seed"], int(entry["map"][3:]) - 1, meta.get("size", "grand"))
+            if info.seed != entry["map_seed"]:
+                raise UserError(f"The map {entry['map']} is drawn otherwise by now; collect again, or --set known=0.")
+            canvases[entry["map"]] = canvas
+        rng = step_rng(seed, index, f"known {split}")
+        chosen = rng.choice(len(clip), min(len(clip), max(1, count // len(clips))), replace=False)
+        pictures += [clip.frames(int(frame), 1)[0] for frame in chosen]
+        width, height = data.size
+        rays = (width // 4, height // 4)
+        near.append(nearness(canvases[entry["map"]], clip.pose[chosen], meta["hfov"], data.size, rays))
+        pitch.append(clip.pose[chosen, 4])
+    return KnownDepth(np.stack(pictures), np.concatenate(near), np.concatenate(pitch).astype(np.float32))
