@@ -106,7 +106,10 @@ def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16"
     def request_for(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
         if dtype != "int8":
             return compile_graph(module, example, threads, precision, weights.hash)
-        from generator.runtime.onnx_runtime import int8_bytes
+        from generator.runtime.onnx_runtime import IN_INT8, int8_bytes
+
+        if not isinstance(module, IN_INT8):
+            return compile_graph(module, example, threads, precision, weights.hash)
 
         return compile_onnx(int8_bytes(module, example, weights, seen), threads, precision)
 
