@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from controls.errors import UserError
 from generator.config import override, preset
+from generator.data.clips import Dataset
 
 
 def train_all(args: Namespace) -> None:
@@ -24,7 +25,8 @@ def train_all(args: Namespace) -> None:
     train_stage(args, "tokenizer", root / "tokenizer", 0.3 * minutes)
     if reprojects(args.preset):
         args.parallax = root / "parallax"
-        train_stage(args, "parallax", args.parallax, 0.07 * minutes)
+        known = ["known=2000"] if Dataset.open(args.data).meta["world"] == "halls" else []  # its depth is in the maps
+        train_stage(args, "parallax", args.parallax, 0.07 * minutes, settings=known)
     train_stage(args, "latents", root / "latents", 0)
     train_stage(args, "adaptation", root / "adaptation", 0.3 * minutes)
     teacher, student = (str(root / stage / "snapshot") for stage in ("adaptation", "consistency"))
