@@ -31,6 +31,12 @@ def check_pygame() -> None:
         )
 
 
+def fitting(size: tuple[int, int], screen: tuple[int, int]) -> tuple[int, int]:
+    """A window's (X, Y) pixels from MIN_SIZE to the size of the screen."""
+    wide, high = (min(max(s, low), top) for s, low, top in zip(size, MIN_SIZE, screen, strict=True))
+    return wide, high
+
+
 def letterbox(frame: tuple[int, int], room: tuple[int, int], scaling: str) -> pygame.Rect:
     """Where a frame of size (X, Y) goes in a room of that kind of size, centred.
 
@@ -65,7 +71,7 @@ class Window:
     def _open(self) -> pygame.Surface:
         if self.fullscreen:
             return pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
-        return pygame.display.set_mode(START_SIZE, pygame.RESIZABLE)
+        return pygame.display.set_mode(fitting(START_SIZE, pygame.display.get_desktop_sizes()[0]), pygame.RESIZABLE)
 
     def toggle_fullscreen(self) -> None:
         """Between the window and the whole screen."""
@@ -77,8 +83,7 @@ class Window:
         if self.fullscreen:
             return
         most = pygame.display.get_desktop_sizes()[0]
-        wide, high = (min(max(s, low), top) for s, low, top in zip(size, MIN_SIZE, most, strict=True))
-        self.surface = pygame.display.set_mode((wide, high), pygame.RESIZABLE)
+        self.surface = pygame.display.set_mode(fitting(size, most), pygame.RESIZABLE)
 
     def refresh(self) -> None:
         """The window's size has changed."""

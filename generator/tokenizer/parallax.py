@@ -36,7 +36,7 @@ class ParallaxConfig:
     hidden: int = 64
     action_fields: int = 10
     unit: float = 64.0
-    agree: float = 0.7
+    agree: float = 0.3
 
 
 @dataclass(frozen=True)

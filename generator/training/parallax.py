@@ -13,7 +13,7 @@ Does not know of latents or transformers.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,14 @@ class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
+    `agree` is what the parallax is kept with (ParallaxConfig).
     """
 
     data: str = "runs/data/halls"
     preset: str = "pocket"
     start: str = ""  # a run folder, weights file or world to begin from
     known: int = 0
+    agree: float = 0.7
     minutes: float = 0.0
     steps: int = 0
     batch: int = 12
@@ -168,10 +170,11 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
+    sizes["agree"] = config.agree
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.start:
         begin = load_parallax(config.start)
-        if begin.config != parallax.config:
+        if replace(begin.config, agree=config.agree) != parallax.config:
             raise UserError(f"The parallax in {config.start!r} has another size; leave --start out.")
         parallax.load_state_dict(begin.state_dict())
     if config.known:

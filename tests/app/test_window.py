@@ -35,7 +35,7 @@ from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
 from app.settings import Settings, load_settings, save_settings
 from app.slots import Slot
-from app.window import Window, letterbox
+from app.window import Window, fitting, letterbox
 from controls.bindings import load_bindings
 from controls.errors import UserError
 
@@ -340,3 +340,9 @@ def test_settings_round_trip_and_refuse_nonsense(tmp_path: Path) -> None:
         path.write_text(words)
         with pytest.raises(UserError, match=said):
             load_settings(path)
+
+
+def test_a_window_is_not_larger_than_the_screen() -> None:
+    assert fitting((1280, 800), (1280, 720)) == (1280, 720)
+    assert fitting((1280, 800), (3840, 2160)) == (1280, 800)
+    assert fitting((10, 900), (1920, 1080)) == (480, 900)
