@@ -27,6 +27,7 @@ from generator.checkpoint import config_from_dict, read_manifest
 from generator.data.clips import Dataset
 from generator.data.latents import Batch, video_tensor
 from generator.model.dit import CausalDiT
+from generator.model.ranks import launched
 from generator.tokenizer.blocks import LAST
 from generator.tokenizer.vae import VideoVAE
 from generator.training.dit_run import (
@@ -150,6 +151,8 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
     """Build what a run needs and continue from its resume state; UserError on settings that do not fit."""
     if not config.start:
         raise UserError("The decoder stage shows what a world generates; give the world with --start DIR.")
+    if launched() is not None:
+        raise UserError("The decoder stage keeps own histories in one process; start it without torchrun.")
     run = open_run(config, folder, "decoder", maker_optimisers)
     if min(config.crop) < 1:
         raise UserError(f"A crop of {config.crop} latent cells is none; give --set crop=6,8 or so.")

@@ -127,3 +127,10 @@ def test_misfits_are_sentences(config, tmp_path, data_set):
     ):
         with pytest.raises(UserError, match=words):
             train(dataclasses.replace(config, **changes), tmp_path / "run", quiet=True)
+
+
+def test_several_processes_are_refused(config, tmp_path, monkeypatch):
+    """Each would train a decoder of its own."""
+    monkeypatch.setattr(decoder, "launched", lambda: (0, 2))
+    with pytest.raises(UserError, match="without torchrun"):
+        train(config, tmp_path / "run", quiet=True)
