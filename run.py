@@ -81,7 +81,7 @@ def fill_worlds(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", type=int, default=24, help="how many maps (halls)")
-    parser.add_argument("--size", choices=["grand", "small"], default="grand", help="11 to 20 rooms, or 5 to 8 (halls)")
+    parser.add_argument("--size", choices=["grand", "small", "endless"], default="grand", help="of each map (halls)")
     parser.add_argument("--out", type=Path, required=True, help="the PK3 file, or the folder of scenes")
     parser.add_argument("--data", type=Path, help="data set to cut the scene from (scene)")
     parser.add_argument("--clip", type=int, default=0)
@@ -118,7 +118,7 @@ def fill_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", help="0-23 for halls, E1M1,MAP04 for freedoom")
-    parser.add_argument("--size", default="grand", help="of halls' maps: grand (11 to 20 rooms) or small (5 to 8)")
+    parser.add_argument("--size", default="grand", help="of halls: grand (11+ rooms), small (5 to 8), endless (courts)")
     parser.add_argument("--workers", type=int, default=1)
 
 

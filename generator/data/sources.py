@@ -77,11 +77,11 @@ def open_maps(world: str, out: Path, seed: int, maps: str | None, size: str = "g
 
 
 def _halls(out: Path, seed: int, maps: str, size: str) -> list[MapSource]:
-    from generator.data.halls.layout import EXTENTS
+    from generator.data.halls.maps import SIZES
     from generator.data.halls.pk3 import build
 
-    if size not in EXTENTS:
-        raise UserError(f"Unknown size of halls {size!r}; choose one of {', '.join(EXTENTS)}.")
+    if size not in SIZES:
+        raise UserError(f"Unknown size of halls {size!r}; choose one of {', '.join(SIZES)}.")
     first, last = parse_range(maps)
     out.mkdir(parents=True, exist_ok=True)
     infos = build(seed, last - first + 1, out / "halls.pk3", first, size)
@@ -92,7 +92,7 @@ def _halls(out: Path, seed: int, maps: str, size: str) -> list[MapSource]:
             seed=info.seed,
             theme=info.theme,
             engine=config,
-            held=is_held(first + position, last + 1),
+            held=first < last and is_held(first + position, last + 1),  # one map alone is there to be trained on
             grid=WalkGrid(
                 info.grid,
                 info.floor,

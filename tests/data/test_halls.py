@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from generator.data.halls.endless import COURT
 from generator.data.halls.layout import EXTENTS, make_plan
 from generator.data.halls.maps import draw_map, reachable
 from generator.data.halls.palette import THEMES, colormap, colours, index, playpal
 from generator.data.halls.pk3 import build, map_infos
 from generator.data.halls.textures import draw, fill_up, png
 from generator.data.halls.udmf import MapWriter
+from generator.data.sources import open_maps
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -52,6 +54,35 @@ def test_small_maps_have_fewer_rooms_and_are_joined(number: int) -> None:
     assert 1200 < info.grid.sum() < 4000
     rooms = [len(make_plan(np.random.default_rng(seed), EXTENTS["small"]).rooms) for seed in range(20)]
     assert set(rooms) <= {5, 6, 7, 8} and len(set(rooms)) > 1
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_endless_court_repeats_every_two_courts_and_no_sooner(number: int) -> None:
+    canvas, theme, info = draw_map(5, number, "endless")
+    assert info.theme == THEMES[theme].name
+    start = (info.start[1] // info.cell, info.start[0] // info.cell)
+    assert np.array_equal(reachable(info.grid, info.floor, start), info.grid)
+    walked = np.argwhere(info.grid) * 2
+    (top, left), (bottom, right) = walked.min(0), walked.max(0) + 2
+    for name in ("floor", "ceil", "light", "ftex", "wall", "body", "sky", "solid"):
+        plane = getattr(canvas, name)
+        here = plane[top:bottom, left:right]
+        for dy, dx in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            y, x = (courts * COURT * 4 for courts in (dy, dx))
+            assert np.array_equal(here, plane[top + y : bottom + y, left + x : right + x]), name
+    assert not np.array_equal(canvas.ftex[top:bottom, left:right], canvas.ftex[top + 56 : bottom + 56, left:right])
+
+
+def test_endless_maps_of_one_theme_differ_by_seed() -> None:
+    infos = [draw_map(seed, 0, "endless")[0] for seed in range(4)]
+    assert len({c.floor.tobytes() for c in infos}) > 1
+
+
+def test_a_map_alone_is_trained_on_bug(tmp_path: Path) -> None:
+    """Map 2 alone was held out as the last of maps 0-2, which left nothing to train on."""
+    (only,) = open_maps("halls", tmp_path / "one", 3, "2-2", "endless")
+    assert not only.held
+    assert [m.held for m in open_maps("halls", tmp_path / "two", 3, "1-2", "endless")] == [False, True]
 
 
 def test_lines_name_existing_sides_and_sectors() -> None:

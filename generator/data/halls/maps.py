@@ -9,10 +9,13 @@ import numpy as np
 
 from generator.data.halls.architecture import cut_doors, fill_rooms, lay_paths, wall_tops
 from generator.data.halls.canvas import SUB, Canvas, finish_eaves, finish_walls, lamplight, sunlight
+from generator.data.halls.endless import draw_endless
 from generator.data.halls.layout import EXTENTS, Plan, make_plan
 from generator.data.halls.palette import THEMES
 from generator.data.halls.rooms import furnish
 
+ENDLESS = "endless"
+SIZES = (*EXTENTS, ENDLESS)
 CELL = 32
 CLIMB = 24
 HEADROOM = 64
@@ -90,10 +93,24 @@ def _draw(seed: int, theme: int, size: str) -> tuple[Canvas, Plan]:
     return c, plan
 
 
+def _finish_endless(seed: int, number: int, theme: int) -> tuple[Canvas, int, MapInfo]:
+    """An endless court of a theme, lit, and its info."""
+    c, walked, first = draw_endless(np.random.default_rng(seed))
+    look = THEMES[theme]
+    finish_eaves(c)
+    sunlight(c, SUN, look.sun_elevation, look.day, look.dusk)
+    grid, floor = walk_grid(c)
+    seen = reachable(grid & walked, floor, first)
+    start = (first[1] * CELL + CELL // 2, first[0] * CELL + CELL // 2)
+    return c, theme, MapInfo(f"MAP{number + 1:02d}", seed, look.name, f"{look.title}: Endless", start, 90, seen, floor)
+
+
 def draw_map(world_seed: int, number: int, size: str = "grand") -> tuple[Canvas, int, MapInfo]:
-    """The canvas, theme number and info of map `number` (0-based) of a size of EXTENTS; tries again until every room
+    """The canvas, theme number and info of map `number` (0-based) of one of SIZES; tries again until every room
     is joined."""
     theme = number % len(THEMES)
+    if size == ENDLESS:
+        return _finish_endless(map_seed(world_seed, number), number, theme)
     for attempt in range(20):
         seed = map_seed(world_seed, number) + attempt
         c, plan = _draw(seed, theme, size)
