@@ -10,6 +10,7 @@ from __future__ import annotations
 
 HOTKEYS = {
     "escape": "pause",
+    "tab": "inputs",
     "f1": "settings",
     "m": "mute",
     "p": "freeze",

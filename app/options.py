@@ -90,6 +90,10 @@ OPTIONS = (
     Option("fullscreen", "Picture", "Full screen", "The whole screen, until the program ends (F11).", AT_ONCE),
     Option("hud", "Picture", "Figures", "Frame rate or all figures over the picture (F3).", NEXT_PICTURE),
     Option(
+        "inputs", "Picture", "Keys as received", "What the world is given of keys and look, over the picture (Tab).",
+        NEXT_PICTURE,
+    ),
+    Option(
         "volume", "Sound", "Volume", "Of everything: places, footsteps, wind, menus.", AT_ONCE, step=0.1, words=_percent
     ),
     Option("muted", "Sound", "Mute", "Nothing is heard (M).", AT_ONCE),

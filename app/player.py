@@ -74,7 +74,8 @@ class PlaySession:
         self.clock = clock
         self.figures = Figures()
         self.lead = Lead(self.config)
-        self.last_action: Action | None = None
+        self.last_action: Action | None = None  # the newest that was sent, and for which latent frame
+        self.acted = 0
         self.failure: str | None = None
         self.first_generated: float | None = None
         self.notices: deque[str] = deque(maxlen=8)
@@ -215,7 +216,7 @@ class PlaySession:
     def _send(self, now: float) -> None:
         keys = np.stack([row[0] for row in self._rows])
         look = np.stack([row[1] for row in self._rows])
-        self.last_action = Action(keys, look)
+        self.last_action, self.acted = Action(keys, look), self._index
         self.generator.step(self._index, self.last_action)
         self._sent = _Sent(self._index, now, tuple(self._row_began), tuple(self._row_looked))
         self._forget_ticks()

@@ -28,7 +28,8 @@ class Settings:
 
     `ahead`, 0 to 1: how much of the look that no generated frame shows yet the window shows by shifting the last one.
     `dead_zone` is a share of a stick's way; `window_scale` a whole factor of the world's picture, 0: as the window is.
-    `reanchor`: a picture that has drifted is brought back by itself; `calls` of the network make a latent frame.
+    `inputs`: what the world receives is shown. `reanchor`: a picture that has drifted is brought back by itself;
+    `calls` of the network make a latent frame.
     """
 
     sensitivity: float = 0.12
@@ -37,6 +38,7 @@ class Settings:
     volume: float = 0.8
     fullscreen: bool = False
     hud: str = "off"
+    inputs: bool = False
     ahead: float = 0.75
     dead_zone: float = 0.18
     muted: bool = False

@@ -115,3 +115,9 @@ def decode(encoded: Float, spec: ActionSpec) -> Action:
     count = len(spec.keys)
     keys = np.rint(encoded[:, :count]).astype(np.uint8)
     return Action(keys, (encoded[:, count:] * np.float32(spec.look_scale)).astype(np.float32))
+
+
+def received(action: Action, spec: ActionSpec) -> Action:
+    """The action as a world receives it: look clipped to +-max_look a tick, through the encoding and back."""
+    clipped = np.clip(action.look, -spec.max_look, spec.max_look)
+    return decode(encode(Action(action.keys, clipped), spec), spec)

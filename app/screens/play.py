@@ -9,7 +9,7 @@ from typing import Any
 
 import pygame
 
-from app import overlay
+from app import keyview, overlay
 from app.drift import AWAY, DriftWatch, cross_fade
 from app.figures import rss_mb
 from app.flash import FlashGuard
@@ -173,6 +173,7 @@ class PlayScreen:
                 "slot after": MoveSlot(1),
                 "picture": Screenshot(),
                 "figures": Change("hud", following),
+                "inputs": Change("inputs", not self.settings.inputs),
                 "settings": OpenSettings(),
                 "mute": Change("muted", not self.settings.muted),
             }
@@ -232,6 +233,8 @@ class PlayScreen:
             overlay.draw(surface, self._lines(), scale, session.figures.frame_ms.newest(overlay.BARS), period)
         elif self.settings.hud == "fps":
             overlay.frame_rate(surface, session.figures.recent_fps, scale)
+        if self.settings.inputs:
+            keyview.draw(surface, session.last_action, session.acted, self.sampler.spec, scale)
         if self._message is not None:
             overlay.message(surface, self._message[0], self._message[1], scale)
         if session.rewinding:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from controls.action import KEYS, Action, ActionSpec, decode, encode, encode_rows
+from controls.action import KEYS, Action, ActionSpec, decode, encode, encode_rows, received
 from controls.errors import UserError
 
 SPEC = ActionSpec()
@@ -46,3 +46,14 @@ def test_spec_round_trip_and_refusals() -> None:
     with pytest.raises(UserError, match="Unknown key 'fly'"):
         Action.hold(SPEC, "fly")
     assert not Action.idle(SPEC).keys.any() and Action.idle(SPEC) != Action.hold(SPEC, "jump")
+
+
+@given(actions)
+def test_what_a_world_receives_of_an_action_in_its_limits_is_the_action(action: Action) -> None:
+    assert received(action, SPEC) == action
+
+
+def test_what_a_world_receives_of_a_faster_turn_is_clipped() -> None:
+    made = received(Action.hold(SPEC, "run", yaw=300.0, pitch=-46.0), SPEC)
+    assert np.array_equal(made.look, np.tile(np.float32([SPEC.max_look, -SPEC.max_look]), (SPEC.ticks, 1)))
+    assert made.keys.sum() == SPEC.ticks
