@@ -22,8 +22,9 @@ from controls.errors import UserError
 from generator.checkpoint import Weights
 from generator.evaluation.latency import Trace, drive_of, first_picture, look_ahead, relative_error, time_backend, trace
 from generator.evaluation.timing import percentiles
-from generator.runtime.backend import Pixels
-from generator.runtime.graph import Arrays, GraphTransformer
+from generator.runtime.backend import Backend, Pixels
+from generator.runtime.eager import EagerTransformer
+from generator.runtime.graph import GraphTransformer
 from generator.runtime.select import TYPES, open_backend
 from generator.training.perceptual import Lpips
 
@@ -32,6 +33,7 @@ DTYPES = ("fp32", "bf16", "int8")
 JUDGED = (1, 60)  # latent frames after which a row is held to eager float32
 OVERHEAD = 40  # steps over which what lies outside the network is timed
 REFERENCE = "torch-fp32"
+PARTS = ("reproject", "transformer", "decode", "total", "overhead")
 
 Distance = Callable[[Pixels, Pixels], float]
 
@@ -94,31 +96,36 @@ def row(
         (latent, pictures), (right_latent, right_pictures) = made[after - 1], right[after - 1]
         errors[str(after)] = relative_error(latent, right_latent)
         seen[str(after)] = None if distance is None else distance(pictures[-1], right_pictures[-1])
-    overhead = (
-        overhead_of(backend.transformer, weights, backend)
-        if isinstance(backend.transformer, GraphTransformer)
-        else None
-    )
+    overhead = overhead_of(backend, weights)
     return {key: timed[key] for key in keys} | {"latent_error": errors, "lpips": seen, "overhead_ms": overhead}
 
 
-def overhead_of(transformer: GraphTransformer, weights: Weights, backend: Any) -> dict[str, float]:
-    """ms of a step outside the compiled network, p50 and p99."""
-    inside, drive, graph = [0.0], drive_of(weights), transformer.graph
+def overhead_of(backend: Backend, weights: Weights) -> dict[str, float]:
+    """ms of a step outside the network, p50 and p99; UserError on a backend whose network cannot be told apart."""
+    transformer, inside = backend.transformer, [0.0]
+    if isinstance(transformer, GraphTransformer):
+        holder, name = transformer, "graph"
+    elif isinstance(transformer, EagerTransformer):
+        holder, name = transformer.dit, "step"
+    else:
+        raise UserError(f"The backend {backend.name!r} does not show which part of a step is its network.")
+    drive, network, spent = drive_of(weights), getattr(holder, name), []
     ahead = look_ahead(backend, first_picture(backend, weights), drive.inputs(0))
 
-    def measured(inputs: Arrays) -> Arrays:
+    def measured(*given: Any) -> Any:
         began = time.perf_counter()
-        made = graph(inputs)
+        made = network(*given)
         inside[0] = time.perf_counter() - began
         return made
 
-    transformer.graph, spent = measured, []
-    for k in range(OVERHEAD):
-        inputs, began = drive.inputs(k)[:2], time.perf_counter()
-        transformer.step(*inputs, ahead)
-        spent.append(1e3 * (time.perf_counter() - began - inside[0]))
-    transformer.graph = graph
+    setattr(holder, name, measured)
+    try:
+        for k in range(OVERHEAD):
+            inputs, began = drive.inputs(k)[:2], time.perf_counter()
+            transformer.step(*inputs, ahead)
+            spent.append(1e3 * (time.perf_counter() - began - inside[0]))
+    finally:
+        setattr(holder, name, network)
     return percentiles(spent)
 
 
@@ -140,16 +147,15 @@ def perceptual_distance() -> Distance | None:
 def to_markdown(report: dict[str, Any]) -> str:
     """The rows as a table: times p50 in ms, errors after each number of judged latent frames."""
     after = [str(number) for number in report["judged"]]
-    head = ["backend", "type", "transformer", "decode", "total", "overhead", *(f"latent error, {n}" for n in after)]
-    head += [f"LPIPS, {n}" for n in after]
+    head = ["backend", "type", *PARTS, *(f"latent error, {n}" for n in after), *(f"LPIPS, {n}" for n in after)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for each in report["rows"]:
         cells = [each["family"], each["dtype"]]
         if "missing" in each:
             cells += [each["missing"], *[""] * (len(head) - 3)]
         else:
-            cells += [f"{each[f'{part}_ms']['p50']:.2f}" for part in ("transformer", "decode", "total")]
-            cells.append(f"{each['overhead_ms']['p50']:.2f}" if each["overhead_ms"] else "")
+            parts = [each[f"{part}_ms"] for part in PARTS]
+            cells += ["" if part is None else f"{part['p50']:.2f}" for part in parts]
             cells += [f"{each['latent_error'][n]:.4f}" for n in after]
             cells += ["" if each["lpips"][n] is None else f"{each['lpips'][n]:.4f}" for n in after]
         lines.append(f"| {' | '.join(cells)} |")

@@ -16,7 +16,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,16 @@ def transformer_part(weights: Weights) -> Exported:
 
 
 PARTS = {"decoder": decoder_part, "decoder-first": first_part, "transformer": transformer_part}
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Names of a graph's inputs that say where each stands."""
+    return tuple(f"in_{n}" for n in range(count))
+
+
+def places(names: Iterable[str]) -> list[int]:
+    """Where each of these inputs of `numbered` stands; a compiler drops those that nothing reads."""
+    return [int(name.removeprefix("in_")) for name in names]
 
 
 def require_onnx() -> None:

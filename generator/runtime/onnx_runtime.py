@@ -19,7 +19,7 @@ from generator.runtime import graph_cache
 from generator.runtime.backend import Backend
 from generator.runtime.explicit import ExplicitDecode, ExplicitStep
 from generator.runtime.graph import Arrays, Graph, graph_backend
-from generator.runtime.onnx_export import Exported, to_onnx
+from generator.runtime.onnx_export import Exported, numbered, places, to_onnx
 from generator.runtime.quantise import calibration, quantise_graph
 
 
@@ -31,7 +31,7 @@ def graph_bytes(module: nn.Module, example: tuple[Tensor, ...], key: str) -> byt
         return kept
     with torch.no_grad():
         count = len(module(*example))
-    named = tuple(f"in_{n}" for n in range(len(example))), tuple(f"out_{n}" for n in range(count))
+    named = numbered(len(example)), tuple(f"out_{n}" for n in range(count))
     contiguous = tuple(value.contiguous() for value in example)
     blob = to_onnx(Exported(module, contiguous, *named))
     if key:
@@ -52,11 +52,12 @@ def session(blob: bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def as_graph(made: onnxruntime.InferenceSession) -> Graph:
-    """A session as a function from arrays to arrays."""
+    """A session of a graph of `graph_bytes` as a function from arrays to arrays."""
     names = [port.name for port in made.get_inputs()]
+    read = list(zip(names, places(names), strict=True))
 
     def graph(inputs: Arrays) -> Arrays:
-        return made.run(None, {name: np.ascontiguousarray(each) for name, each in zip(names, inputs, strict=True)})
+        return made.run(None, {name: np.ascontiguousarray(inputs[place]) for name, place in read})
 
     return graph
 

@@ -14,6 +14,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from generator.checkpoint import Weights
 from generator.runtime import explicit
 from generator.runtime.backend import Backend
 from generator.runtime.graph import Arrays, Graph, graph_backend
+from generator.runtime.onnx_export import places
 
 
 def options_of(threads: int, precision: str) -> dict[str, Any]:
@@ -92,10 +94,24 @@ def forget_old(folder: Path, keep: int = 12) -> None:
         stale.unlink(missing_ok=True)
 
 
-def compile_onnx(blob: bytes, threads: int, precision: str) -> Any:
-    """An ONNX graph compiled for the CPU; returns an infer request."""
+def compile_onnx(blob: bytes, threads: int, precision: str) -> tuple[Any, list[int]]:
+    """An ONNX graph of `graph_bytes` compiled for the CPU: an infer request, and which inputs it reads in turn."""
     core = ov.Core()
-    return core.compile_model(core.read_model(blob), "CPU", options_of(threads, precision)).create_infer_request()
+    compiled = core.compile_model(core.read_model(blob), "CPU", options_of(threads, precision))
+    return compiled.create_infer_request(), places(port.any_name for port in compiled.inputs)
+
+
+def as_graph(request: Any, read: Sequence[int]) -> Graph:
+    """An infer request that reads these of the inputs as a function from arrays to arrays."""
+
+    def graph(inputs: Arrays) -> Arrays:
+        kept = [np.ascontiguousarray(inputs[place]) for place in read]
+        for port, array in enumerate(kept):
+            request.set_input_tensor(port, ov.Tensor(array, shared_memory=True))
+        request.infer()
+        return [request.get_output_tensor(port).data for port in range(len(request.results))]
+
+    return graph
 
 
 def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16") -> Backend:
@@ -103,26 +119,15 @@ def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16"
     precision = {"bf16": "bf16", "fp32": "f32", "int8": "bf16"}[dtype]
     seen: dict[str, Any] = {}
 
-    def request_for(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
-        if dtype != "int8":
-            return compile_graph(module, example, threads, precision, weights.hash)
-        from generator.runtime.onnx_runtime import IN_INT8, int8_bytes
+    def request_for(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Any, Sequence[int]]:
+        if dtype == "int8":
+            from generator.runtime.onnx_runtime import IN_INT8, int8_bytes
 
-        if not isinstance(module, IN_INT8):
-            return compile_graph(module, example, threads, precision, weights.hash)
-
-        return compile_onnx(int8_bytes(module, example, weights, seen), threads, precision)
+            if isinstance(module, IN_INT8):
+                return compile_onnx(int8_bytes(module, example, weights, seen), threads, precision)
+        return compile_graph(module, example, threads, precision, weights.hash), range(len(example))
 
     def compiler(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-        request = request_for(module, example)
-
-        def graph(inputs: Arrays) -> Arrays:
-            kept = [np.ascontiguousarray(array) for array in inputs]
-            for port, array in enumerate(kept):
-                request.set_input_tensor(port, ov.Tensor(array, shared_memory=True))
-            request.infer()
-            return [request.get_output_tensor(port).data for port in range(len(request.results))]
-
-        return graph
+        return as_graph(*request_for(module, example))
 
     return graph_backend(name, weights, compiler)

@@ -11,6 +11,8 @@ Does not know which backend runs the result.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from controls.camera import Camera
 from generator.checkpoint import Weights
 from generator.runtime.encode import encode_picture
 from generator.runtime.graph import Arrays, Graph, graph_backend
+from generator.runtime.onnx_export import places
 
 CALIBRATED = 8  # latent frames after which ranges are taken as seen
 
@@ -75,7 +78,9 @@ class Reader:
     """Calibration inputs as onnxruntime's quantiser reads them: it asks for `get_next`, not for a class."""
 
     def __init__(self, names: Sequence[str], inputs: Sequence[Sequence[npt.NDArray[Any]]]) -> None:
-        self.rows: Iterator[dict[str, npt.NDArray[Any]]] = iter([dict(zip(names, row, strict=True)) for row in inputs])
+        named = list(zip(names, places(names), strict=True))
+        rows: list[dict[str, npt.NDArray[Any]]] = [{name: row[place] for name, place in named} for row in inputs]
+        self.rows = iter(rows)
 
     def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         """The next inputs, or None."""
@@ -95,7 +100,7 @@ def quantise_graph(blob: bytes, inputs: Sequence[Sequence[npt.NDArray[Any]]]) ->
         if node.op_type in ("MatMul", "Gemm", "Conv") and node.input[1] in constant
     ]
     reader = Reader([port.name for port in model.graph.input if port.name not in constant], inputs)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_warnings():
         plain, small = Path(folder) / "plain.onnx", Path(folder) / "small.onnx"
         plain.write_bytes(blob)
         quantize_static(
@@ -104,6 +109,17 @@ def quantise_graph(blob: bytes, inputs: Sequence[Sequence[npt.NDArray[Any]]]) ->
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
         )  # fmt: skip
         return small.read_bytes()
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """The quantiser's advice, which it gives to the root logger, kept from a player's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class Int8Linear(nn.Module):

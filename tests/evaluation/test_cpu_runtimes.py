@@ -11,6 +11,7 @@ from generator.evaluation.cpu_runtimes import compare, perceptual_distance, to_m
 
 def test_each_row_is_timed_and_held_to_the_reference(monkeypatch, world_folder):
     monkeypatch.setattr(module, "FAMILIES", ("torch", "onnxruntime"))
+    monkeypatch.setattr(module, "OVERHEAD", 3)
     monkeypatch.setitem(module.TYPES, "onnxruntime", {"fp32": "nowhere"})
     monkeypatch.setattr(module, "perceptual_distance", lambda: lambda a, b: float(np.abs(a.astype(int) - b).mean()))
     said = []
@@ -18,6 +19,9 @@ def test_each_row_is_timed_and_held_to_the_reference(monkeypatch, world_folder):
     rows = {(row["family"], row["dtype"]): row for row in found["rows"]}
     assert said == ["torch-fp32", "torch-bf16", "torch-int8", "nowhere"] and len(rows) == 6
     assert rows["torch", "fp32"]["latent_error"] == {"1": 0, "3": 0} == rows["torch", "fp32"]["lpips"]
+    for dtype in ("fp32", "bf16", "int8"):  # eager steps are told apart from their network too
+        assert 0 < rows["torch", dtype]["overhead_ms"]["p50"] < rows["torch", dtype]["transformer_ms"]["p99"] + 50
+        assert set(rows["torch", dtype]["lpips"]) == {"1", "3"}
     bf16, int8 = (rows["torch", dtype]["latent_error"]["3"] for dtype in ("bf16", "int8"))
     assert 0 < bf16 < 0.2 and 0 < int8 < 0.4 and bf16 != int8
     assert "nowhere" in rows["onnxruntime", "fp32"]["missing"]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from generator.runtime.select import open_backend
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[onnx]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install -e '.[onnx]'")
+
+from generator.runtime import onnx_runtime  # noqa: E402  (needs the packages above)
+from generator.runtime.quantise import quantise_graph  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,31 @@ def test_a_missing_onnxruntime_is_named(world_folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package onnxruntime; run: pip install -e '.\[onnx\]'"):
         open_backend("onnxruntime", load_weights(world_folder), 1)
+
+
+class Heedless(torch.nn.Module):
+    """Reads its first input and its last."""
+
+    def forward(self, x, unread, weight):
+        return (x @ weight - 1,)
+
+
+@pytest.mark.parametrize("compiler", ["onnxruntime", "openvino"])
+def test_an_input_that_nothing_reads_leaves_the_others_in_their_places(compiler, caplog):
+    """A model without sinks reads no sinks: OpenVINO dropped them and was given them in the mask's place."""
+    example = tuple(torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in ((3, 4), (2, 5), (4, 6)))
+    blob = onnx_runtime.graph_bytes(Heedless(), example, "")
+    if compiler == "openvino":
+        module = pytest.importorskip("generator.runtime.openvino")
+        request, read = module.compile_onnx(blob, 1, "f32")
+        assert read == [0, 2]
+        graph = module.as_graph(request, read)
+    else:
+        graph = onnx_runtime.as_graph(onnx_runtime.session(blob, 1))
+    made = graph([value.numpy() for value in example])[0]
+    assert np.allclose(made, Heedless()(*example)[0].numpy(), atol=1e-5)
+    small = quantise_graph(blob, [[value.numpy() for value in example]])
+    assert next(iter(onnxruntime.InferenceSession(small).get_inputs())).name == "in_0"
+    assert not [said for said in caplog.records if said.name == "root"], "the quantiser's advice is not for players"
+    logging.getLogger().warning("other remarks still come")
+    assert [said.name for said in caplog.records][-1] == "root"
