@@ -106,6 +106,7 @@ class Figures:
         self.frame_ms = Series(240)  # between frames, pauses left out
         self.frames = 0
         self.late_frames = 0
+        self.cache = (0, 0)  # latent frames in the KV cache, and how many it can hold
         self._timed = 0
         self._first: float | None = None
         self._last = 0.0

@@ -94,6 +94,11 @@ class RememberingWorld:
         return self.world.frame_index
 
     @property
+    def cache_fill(self) -> tuple[int, int]:
+        """See `generator.world`."""
+        return self.world.cache_fill
+
+    @property
     def oldest(self) -> int:
         """The latent frame furthest back that `rewind` reaches."""
         return self._keys[0].index if self._keys else self.frame_index

@@ -29,6 +29,7 @@ def lines(figures: Figures, lead: float, frame_index: int, backend: str) -> list
         ("lead", f"{1000 * lead:.0f} ms"),
         ("late frames", f"{figures.late_frames} of {figures.frames}"),
         ("latent frame", f"{frame_index}"),
+        ("KV cache", "{} / {} latent frames".format(*figures.cache)),
         ("backend", backend),
     ]
     if len(figures.look_to_submit_ms):

@@ -163,6 +163,7 @@ class PlaySession:
         assert self._sent is not None and self._sent.index == reply.index, f"latent frame {reply.index} unasked"
         sent, self._sent = self._sent, None
         self.lead.measured(now - sent.when + self.grid.ahead)
+        self.figures.cache = reply.cache
         self.figures.step_ms.add(reply.step_ms)
         self.figures.decode_ms.add(reply.decode_ms)
         if self.first_generated is None:

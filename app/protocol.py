@@ -16,7 +16,7 @@ from typing import Any
 
 from controls.action import Action, ActionSpec
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class Ready:
 class Frames:
     """`count` video frames of latent frame `index` lie in ring slot `slot`; times in ms, memory in MB.
 
-    `Rewind` reaches back to latent frame `oldest`, for which `history_mb` are kept.
+    `Rewind` reaches back to latent frame `oldest`, for which `history_mb` are kept. `cache`: latent frames in the KV
+    cache, and how many it can hold.
     """
 
     epoch: int
@@ -143,6 +144,7 @@ class Frames:
     peak_rss_mb: float
     oldest: int = 0
     history_mb: float = 0.0
+    cache: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

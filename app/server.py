@@ -84,7 +84,7 @@ class _Server:
             float(times.get("step_ms", 0.0)),
             float(times.get("decode_ms", 0.0)),
         )
-        kept = self.world.oldest, self.world.nbytes / 1e6
+        kept = self.world.oldest, self.world.nbytes / 1e6, self.world.cache_fill
         self.send(Frames(epoch, index, slot, count, step_ms, decode_ms, own_peak_rss_mb(), *kept))
 
     def _attach(self, plan: RingPlan) -> bool:

@@ -49,6 +49,7 @@ class World:
         self.fps: float = config.fps
         self.camera = Camera(config.hfov, config.picture[0] / config.picture[1])
         self.latent_size = (config.dit.height, config.dit.width)
+        self._cache_slots = config.dit.sink + config.dit.window + 1
         self.timings: dict[str, float] = {"step_ms": 0.0, "reproject_ms": 0.0, "decode_ms": 0.0}
         self.hash = loaded.hash
         self._tokenizer = loaded.tokenizer
@@ -69,6 +70,11 @@ class World:
     def frame_index(self) -> int:
         """Latent frames generated since reset."""
         return self._backend.transformer.frame_index
+
+    @property
+    def cache_fill(self) -> tuple[int, int]:
+        """Latent frames that the KV cache holds, and how many it can: sink, window and the newest."""
+        return min(self.frame_index, self._cache_slots), self._cache_slots
 
     def reset(self, picture: Pixels, seed: int) -> Pixels:
         """Begin from a picture, uint8 (Y, X, 3) of this world's size; returns it as decoded, (1, Y, X, 3)."""

@@ -48,6 +48,17 @@ def test_shapes_and_figures(world, first_picture):
     assert (world.size, world.fps, world.info["backend"]) == ((64, 64), 24, "torch-fp32")
 
 
+def test_the_cache_fill_is_what_the_cache_holds(world, first_picture):
+    """Slots that were never written are zeros; the tiny world has a window of 3 and a sink."""
+    world.reset(first_picture, 0)
+    slots = world.cache_fill[1]
+    assert world.cache_fill == (0, slots) and slots >= 4
+    for step in range(slots + 2):
+        world.step(Action.idle(world.spec))
+        held = int((world.save_state()["transformer.keys"] != 0).any((0, 1, 2, 4, 5)).sum())
+        assert world.cache_fill == (held, slots) and held == min(step + 1, slots)
+
+
 def test_the_same_beginning_gives_the_same_frames(world, world_folder, first_picture):
     actions, runs = walk(world.spec), []
     for one in (world, world, World(world_folder, backend="torch-fp32", threads=1)):

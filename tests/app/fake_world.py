@@ -37,6 +37,10 @@ class FakeWorld:
         self.delay = delay
         self.kept: list[np.ndarray] | None = None
 
+    @property
+    def cache_fill(self) -> tuple[int, int]:
+        return min(self.frame_index, 6), 6
+
     def reset(self, picture: np.ndarray, seed: int) -> np.ndarray:
         self.panorama = np.concatenate([picture, picture[:, ::-1]], axis=1)
         self.pose = np.zeros(3)  # yaw, pitch, zoom

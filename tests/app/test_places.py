@@ -206,3 +206,18 @@ def test_the_figures_go_round_and_are_remembered(visit: Visit, tmp_path: Path) -
         assert f"hud: '{level}'" in (tmp_path / "home" / "settings.yaml").read_text().replace(
             f"hud: {level}", f"hud: '{level}'"
         )
+
+
+def test_the_figures_tell_how_full_the_cache_is(visit: Visit) -> None:
+    one, _ = visit.program, walking(visit)
+    play, seen = one.play, []
+    assert play is not None
+
+    def full() -> bool:
+        seen.append(dict(play._lines())["KV cache"])
+        return seen[-1] == "6 / 6 latent frames"
+
+    visit.press(pygame.K_h)
+    visit.until(lambda: play.session.frame_index == 1)
+    visit.until(full)
+    assert set(seen) >= {f"{held} / 6 latent frames" for held in (4, 5, 6)}

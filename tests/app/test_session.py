@@ -108,6 +108,7 @@ def test_reset_and_steps_give_the_frames_of_the_world_itself(generator: Generato
         assert isinstance(reply, Frames)
         assert reply.index == index
         assert np.array_equal(generator.take(reply), here.step(action))
+        assert reply.cache == here.cache_fill == (min(index, 6), 6)
     assert generator.child_peak_rss_mb > 5
 
 
