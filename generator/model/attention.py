@@ -146,13 +146,16 @@ class Attention(nn.Module):
         if prefix is None:
             return self.video.merge(self._own_tokens(self._attend(q, k, v, mask), frames)), None
         assert self.text is not None and past is None, "no text stream, or a text prefix beside a past"
-        assert self.share is None, "a text prefix of whole clips is not shared by ranks"
         text_q, text_k, text_v = self.text(prefix)
+        if self.share:
+            text_q, text_k, text_v = (self.share.own_heads(part) for part in (text_q, text_k, text_v))
         pad = (0, q.shape[-1] - self.head_width)
         q = torch.cat([nnf.pad(text_q, pad), q], dim=2)
         k = torch.cat([nnf.pad(text_k, pad), k], dim=2)
         y = self._attend(q, k, torch.cat([text_v, v], dim=2), mask)
-        return self.video.merge(y[:, :, prefix.shape[1] :]), self.text.merge(y[:, :, : prefix.shape[1]])
+        read, text = y[:, :, prefix.shape[1] :], y[:, :, : prefix.shape[1]]
+        text = self.share.all_heads(text) if self.share else text
+        return self.video.merge(self._own_tokens(read, frames)), self.text.merge(text)
 
     def _own_tokens(self, y: Tensor, frames: int) -> Tensor:
         """Attended values of some heads (B, A / P, F N, E) as those of this rank's tokens (B, A, F n, E)."""

@@ -17,6 +17,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.model.dit import CausalDiT
+from generator.model.share import Share
 
 HEAD_DEPTHS = (4 / 9, 13 / 18, 1.0)  # of the body's depth
 
@@ -42,16 +43,24 @@ class QueryHead(nn.Module):
         self.to_kv = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (..., N, D) to (..., D)."""
-        lead, width = tokens.shape[:-2], tokens.shape[-1]
-        flat = nnf.rms_norm(tokens.flatten(0, -3), (width,), None, 1e-6)
-        query = self.to_q(self.query.to(flat.dtype))[None, None].expand(len(flat), 1, -1)
+    def forward(self, tokens: Tensor, share: Share | None = None, clip: bool = False) -> Tensor:
+        """tokens (B, F, N, D) to (B, F, D), or (B, 1, D) of a whole clip; with a `share` a rank has n of the N tokens,
+        and reads by its own heads.
+        """
+        batch, frames, _, width = tokens.shape
+        flat = nnf.rms_norm(tokens.flatten(0, 1), (width,), None, 1e-6)
+        query = self.to_q(self.query.to(flat.dtype))[None, None].expand(batch if clip else len(flat), 1, -1)
         keys, values = self.to_kv(flat).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, keys, values))
         q, k = (nnf.rms_norm(x, (x.shape[-1],), None, 1e-6) for x in (q, k))
-        read = nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)
-        return self.out(read).unflatten(0, lead)
+        if share:
+            q = share.own_heads(q)
+            k, v = share.to_heads(torch.cat([k, v])[:, :, None])[:, :, 0].chunk(2)
+        if clip:
+            k, v = (x.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3) for x in (k, v))
+        read = nnf.scaled_dot_product_attention(q, k, v)
+        read = share.all_heads(read) if share else read
+        return self.out(read.transpose(1, 2).flatten(1)).unflatten(0, (batch, -1))
 
 
 class Discriminator(nn.Module):
@@ -100,7 +109,7 @@ class Discriminator(nn.Module):
         for depth, tokens in enumerate(layers, start=1):
             for place, query in zip(self.depths, self.queries, strict=True):
                 if depth == place:
-                    read.append(query(tokens.flatten(1, 2)[:, None] if self.clip_level else tokens))
+                    read.append(query(tokens, body.share, self.clip_level))
         with torch.autocast(
             frames.device.type, enabled=False
         ):  # the penalties live on differences that bf16 rounds off

@@ -134,12 +134,21 @@ def first_line(error: BaseException) -> str:
 
 
 class Ranks:
-    """This process among P, and what it has sent to the others: bytes by purpose."""
+    """This process among P, and what it has sent to the others: bytes by purpose.
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    They are all that have met, or the `group` of some of them; `rank` counts within it.
+    """
+
+    def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
+        self.rank, self.size, self.group = rank, size, group
         self.sent: dict[str, int] = {}
-        self.control = dist.new_group(backend="gloo", timeout=FOREVER)
+        self.control = group or dist.new_group(backend="gloo", timeout=FOREVER)
+
+    def neighbours(self, size: int) -> Ranks:
+        """The run of `size` ranks that this one is in, which P is a multiple of; all P must ask."""
+        assert self.group is None and self.size % size == 0, f"{self.size} ranks in runs of {size}"
+        group, _ = dist.new_subgroups(size)
+        return Ranks(self.rank % size, size, group)
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +162,7 @@ class Ranks:
     def all_to_all(self, flat: Tensor, give: Sequence[int], take: Sequence[int], what: str) -> Tensor:
         """Run `give[r]` of flat (sum give,) goes to rank r; returns what came, `take[r]` from rank r: (sum take,)."""
         made = flat.new_empty(sum(take))
-        dist.all_to_all_single(made, flat, list(take), list(give))
+        dist.all_to_all_single(made, flat, list(take), list(give), group=self.group)
         self._count(what, sum(give) - give[self.rank], flat)
         return made
 
@@ -163,14 +172,18 @@ class Ranks:
         padded = mine.new_zeros(most, *mine.shape[1:])
         padded[: len(mine)] = mine
         made = mine.new_empty(self.size * most, *mine.shape[1:])
-        dist.all_gather_into_tensor(made, padded)
+        dist.all_gather_into_tensor(made, padded, group=self.group)
         self._count(what, padded.numel() * (self.size - 1), padded)
         return [part[:count] for part, count in zip(made.split(most), counts, strict=True)]
 
     def trade(self, gives: Mapping[int, Tensor], takes: Mapping[int, Tensor], what: str) -> None:
         """Send a tensor to each rank named in `gives`, and fill those in `takes` with what their ranks send."""
-        work = [dist.P2POp(dist.isend, tensor, rank) for rank, tensor in sorted(gives.items())]
-        work += [dist.P2POp(dist.irecv, tensor, rank) for rank, tensor in sorted(takes.items())]
+        ways = ((dist.isend, gives), (dist.irecv, takes))
+        work = [
+            dist.P2POp(way, tensor, group=self.group, group_peer=rank)
+            for way, tensors in ways
+            for rank, tensor in sorted(tensors.items())
+        ]
         for tensor in gives.values():
             self._count(what, tensor.numel(), tensor)
         for request in dist.batch_isend_irecv(work) if work else []:
@@ -196,7 +209,7 @@ class Ranks:
 
     def tell(self, words: Tensor) -> None:
         """From rank 0 to all, over the line that waits as long as a player does; a tensor of the processor's."""
-        dist.broadcast(words, 0, group=self.control)
+        dist.broadcast(words, group=self.control, group_src=0)
         if self.rank == 0:
             self._count("control", words.numel() * (self.size - 1), words)
 

@@ -5,8 +5,11 @@ P ranks, S anything stacked.
 Outside attention every token is alone, so ranks need nothing of one another. Before attention one all-to-all trades
 tokens for heads (DeepSpeed Ulysses, 2309.14509), after it another trades them back; the KV cache then holds a rank's
 own heads of all tokens. Tokens need not divide evenly, heads must. What lies outside the tokens (the latents) every
-rank has whole. Gradients flow through: a trade's is the trade back, and since every rank computes the same loss from
-the gathered tokens, the gradient of a gather is the rank's own part; parameters' gradients are then to be summed.
+rank has whole.
+Gradients flow through, so that clips can be trained on by several ranks. Whatever every rank has whole has its whole
+gradient on every rank; a share has P times its own, which is what leaving the shares (`all_*`) and entering them
+(`own_*`) sees to. The mean over the ranks of a parameter's gradient is then the gradient, whether it was used on shares
+or on what is whole: what data parallel training does anyway.
 Source: AAPT section 3.5 (sequence sharded over 8 GPUs).
 
 Does not know about processes' starting, caches or what tokens mean.
@@ -49,16 +52,27 @@ class Share:
         self.span = self.spans[ranks.rank]
 
     def own_tokens(self, tokens: Tensor) -> Tensor:
-        """(..., N, D) to (..., n, D)."""
-        return tokens[..., self.span, :]
+        """(..., N, D) on every rank to (..., n, D)."""
+        return _Part.apply(tokens, self, tokens.ndim - 2, self.counts)
 
     def own_heads(self, x: Tensor) -> Tensor:
-        """(B, A, L, E) to (B, A / P, L, E)."""
-        return x[:, self.ranks.rank * self.heads : (self.ranks.rank + 1) * self.heads]
+        """(B, A, L, E) on every rank to (B, A / P, L, E)."""
+        return _Part.apply(x, self, 1, [self.heads] * self.size)
 
     def all_tokens(self, tokens: Tensor) -> Tensor:
         """(B, F, n, D) of each rank to (B, F, N, D) on every rank."""
-        return _Gather.apply(tokens, self)
+        return _Gather.apply(tokens, self, 2, self.counts)
+
+    def all_heads(self, x: Tensor) -> Tensor:
+        """(B, A / P, L, E) of each rank to (B, A, L, E) on every rank."""
+        return _Gather.apply(x, self, 1, [self.heads] * self.size)
+
+    def _gather(self, part: Tensor, axis: int, counts: list[int]) -> Tensor:
+        parts = self.ranks.gather(part.movedim(axis, 0).contiguous(), counts, "output")
+        return torch.cat(parts).movedim(0, axis)
+
+    def _part(self, x: Tensor, axis: int, counts: list[int]) -> Tensor:
+        return x.split(counts, axis)[self.ranks.rank]
 
     def to_heads(self, x: Tensor) -> Tensor:
         """(S, A, F, n, E) to (S, A / P, F, N, E)."""
@@ -103,14 +117,26 @@ class _Trade(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Everyone's tokens; every rank has the same loss of them, so its gradient is its own part."""
+    """Everyone's part along an axis, whole on every rank; its gradient is the rank's own part, P times."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, share: Share) -> Tensor:
-        ctx.share = share
-        parts = share.ranks.gather(tokens.movedim(2, 0).contiguous(), share.counts, "output")
-        return torch.cat(parts).movedim(0, 2)
+    def forward(ctx: Any, part: Tensor, share: Share, axis: int, counts: list[int]) -> Tensor:
+        ctx.share, ctx.place = share, (axis, counts)
+        return share._gather(part, axis, counts)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.share.own_tokens(grads[0]).contiguous(), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.share.size * ctx.share._part(grads[0], *ctx.place), None, None, None
+
+
+class _Part(torch.autograd.Function):
+    """A rank's own part along an axis of what every rank has whole; its gradient is everyone's, gathered, over P."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Share, axis: int, counts: list[int]) -> Tensor:
+        ctx.share, ctx.place = share, (axis, counts)
+        return share._part(x, axis, counts).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.share._gather(grads[0], *ctx.place) / ctx.share.size, None, None, None
