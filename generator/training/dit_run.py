@@ -64,7 +64,8 @@ class DiTTraining:
     """Settings that every CausalDiT stage has. Rates are peaks; `minutes` counts over all starts of the run.
 
     `window` (past latent frames that are seen) is the preset's, or that of the weights begun from, unless given.
-    `recycle` false takes the recycled frames away from all but the first (the paper's ablation).
+    `recycle` false takes the recycled frames away from all but the first (the paper's ablation). Of several processes
+    (torchrun), `context` share each clip's tokens and heads.
     """
 
     latents: str = "runs/latents/halls"
@@ -75,6 +76,7 @@ class DiTTraining:
     minutes: float = 0.0
     steps: int = 0
     batch: int = 5
+    context: int = 1
     frames: int = 12
     window: int = 0
     recycle: bool = True
@@ -193,7 +195,7 @@ def open_run(
         action_spec=clips.spec,
         parallax=parallax.config if parallax else None,
     )
-    budget, team = Budget(config.steps, config.minutes), join_team(config, stage, device)
+    budget, team = Budget(config.steps, config.minutes), join_team(config, stage, device, dit.config)
     if team:
         team.shard(dit)
     run = DiTRun(

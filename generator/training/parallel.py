@@ -4,8 +4,10 @@ Shape key: B batch.
 A step draws the whole batch, and all that is random in its loss, as one process would, and then takes its own clips;
 gradients are averaged. Parameters, gradients, averages and optimiser states are sharded over the processes and are
 gathered block by block as a pass reaches them, except in rollouts: those gather the network once, for however many
-latent frames (AAPT section 3.5). Resume states are safetensors shards written by every process
-(torch.distributed.checkpoint), read back by the same or another number of processes.
+latent frames (AAPT section 3.5). With `context` P of them share the tokens and heads of the same clips, so that each
+keeps a Pth of a long clip's activations; gradients are averaged over them as well (model/share.py says why). Resume
+states are safetensors shards written by every process (torch.distributed.checkpoint), read back by the same or another
+number of processes.
 
 Does not know any stage's loss, or who starts the processes.
 """
@@ -30,8 +32,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from controls.errors import UserError
 from controls.files import write_atomic
+from generator.model.dit import CausalDiT, DiTConfig
 from generator.model.layers import Block
 from generator.model.ranks import Meeting, Ranks, spans
+from generator.model.share import Share, share_fault
 from generator.training.helpers import Optimisers
 
 STATE = "resume.json"  # names the folder of the newest whole state beside what is no tensor in it
@@ -43,6 +47,7 @@ class Team:
 
     ranks: Ranks
     mesh: DeviceMesh
+    context: Ranks | None = None  # those that share this process's clips, when there are several
 
     @property
     def leads(self) -> bool:
@@ -51,7 +56,8 @@ class Team:
 
     def own(self, batch: int) -> slice:
         """This process's clips of a batch."""
-        return spans(batch, self.ranks.size)[self.ranks.rank]
+        each = self.context.size if self.context else 1
+        return spans(batch, self.ranks.size // each)[self.ranks.rank // each]
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Each figure's mean over the processes."""
@@ -66,8 +72,10 @@ class Team:
         return float(told)
 
     def shard(self, network: nn.Module) -> None:
-        """From now on hold a shard of every parameter, gathered a block at a time."""
+        """From now on hold a shard of every parameter, gathered a block at a time, and share clips if others do."""
         for module in list(network.modules()):
+            if self.context and isinstance(module, CausalDiT):
+                module.spread(Share(self.context, module.config.heads, module.config.tokens))
             if isinstance(module, Block):
                 fully_shard(module, mesh=self.mesh)
         fully_shard(network, mesh=self.mesh, reshard_after_forward=True)
@@ -141,18 +149,41 @@ def flatten(tree: Any, name: str = "") -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, plain
 
 
-def open_team(batch: int, about: Mapping[str, str], device: torch.device) -> Team:
+def team_fault(size: int, batch: int, context: int, dit: DiTConfig) -> str:
+    """Why so many processes cannot train together, or nothing."""
+    if context < 1 or size % context:
+        fit = [count for count in range(1, size + 1) if size % count == 0]
+        return f"context={context} does not divide {size} processes; give --set context={nearest(context, fit)}."
+    groups = size // context
+    if batch % groups:
+        fit = [max(groups, batch // groups * groups)]
+        shared = f"{size} processes" + (f" of which {context} share each clip" if context > 1 else "")
+        return f"A batch of {batch} clips is not shared evenly by {shared}; give --set batch={fit[0]}."
+    if share_fault(dit.heads, dit.tokens, context):
+        fit = [
+            count for count in range(1, size + 1) if size % count == 0 and not share_fault(dit.heads, dit.tokens, count)
+        ]
+        return (
+            f"context={context} does not divide {dit.heads} attention heads over {dit.tokens} tokens; give --set "
+            f"context={nearest(context, fit)}."
+        )
+    return ""
+
+
+def nearest(wanted: int, offered: list[int]) -> int:
+    """The largest of the offered numbers that is not above the wanted one, or the least."""
+    return max((count for count in offered if count <= wanted), default=min(offered))
+
+
+def open_team(batch: int, context: int, dit: DiTConfig, about: Mapping[str, str], device: torch.device) -> Team:
     """Join the processes that torchrun started; UserError, the same on each, when they or the batch do not fit."""
     meeting = Meeting.arranged()
-    fault = ""
-    if batch % meeting.size:
-        fit = max(meeting.size, batch // meeting.size * meeting.size)
-        fault = f"A batch of {batch} clips is not shared evenly by {meeting.size} processes; give --set batch={fit}."
-    meeting.agree("training", about, fault)
+    meeting.agree("training", about, team_fault(meeting.size, batch, context, dit))
     ranks = meeting.join()
     if device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-    return Team(ranks, init_device_mesh(device.type, (meeting.size,)))
+    mesh = init_device_mesh(device.type, (meeting.size,))
+    return Team(ranks, mesh, ranks.neighbours(context) if context > 1 else None)
 
 
 def begin_states(optimisers: Optimisers) -> None:

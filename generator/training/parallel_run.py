@@ -19,20 +19,28 @@ from generator.model.ranks import launched
 from generator.training.helpers import load_resume, save_resume
 
 if TYPE_CHECKING:
+    from generator.model.dit import DiTConfig
     from generator.training.dit_run import DiTRun, DiTTraining
     from generator.training.parallel import Team
 
 ALONE, SHARED = "resume.safetensors", "resume.json"
 
 
-def join_team(config: DiTTraining, stage: str, device: torch.device) -> Team | None:
+def join_team(config: DiTTraining, stage: str, device: torch.device, dit: DiTConfig) -> Team | None:
     """The processes that torchrun started beside this one, if it did; UserError when they do not fit together."""
+    if config.context != 1 and config.compile:
+        raise UserError(f"context={config.context} is not compiled; give --set compile=false, or --set context=1.")
     if launched() is None:
+        if config.context != 1:
+            raise UserError(
+                f"context={config.context} shares each clip among as many processes, but there is one; start them "
+                "with torchrun --nproc-per-node P run.py train ..., or give --set context=1."
+            )
         return None
     from generator.training.parallel import open_team
 
     about = {"stage": stage} | {f"setting {name}": str(value) for name, value in asdict(config).items()}
-    return open_team(config.batch, about, device)
+    return open_team(config.batch, config.context, dit, about, device)
 
 
 def load_alone(folder: Path) -> dict[str, Any] | None:

@@ -74,6 +74,31 @@ def apart(one, other, module):
     return gaps.max().item() if module is adaptation else gaps.quantile(0.98).item()
 
 
+def training(monkeypatch, module, config, folder, **changes):
+    """What a process does that trains with others: its weights afterwards."""
+
+    def act(meeting):
+        in_team(monkeypatch, meeting)
+        return weights_of(module.train(dataclasses.replace(config, **changes), folder, quiet=True))
+
+    return act
+
+
+@every
+def test_two_that_share_clips_are_one_and_go_on_as_two_pairs(stage, tmp_path, monkeypatch):
+    """The whole clip of a step on both, then two clips on each pair; and one process for itself goes on from that."""
+    module, config = stage
+    begun = weights_of(dit_run.open_run(config, tmp_path / "begun", "test"))
+    right = weights_of(module.train(config, tmp_path / "one", quiet=True))
+    further = weights_of(module.train(dataclasses.replace(config, steps=3), tmp_path / "one", quiet=True))
+    for made in together(2, training(monkeypatch, module, config, tmp_path / "several", context=2)):
+        assert apart(made, right, module) < WEIGHT < 2 * WEIGHT < apart(right, begun, module)
+    for made in together(4, training(monkeypatch, module, config, tmp_path / "several", context=2, steps=3)):
+        assert apart(made, further, module) < 2 * WEIGHT < apart(further, right, module)
+    (left,) = together(1, training(monkeypatch, module, config, tmp_path / "several", steps=3))
+    assert apart(left, further, module) < 2 * WEIGHT, "what pairs saved, a single process reads"
+
+
 @every
 def test_two_processes_are_one_and_two_go_on_as_four(stage, tmp_path, monkeypatch):
     module, config = stage
@@ -101,21 +126,22 @@ def test_two_processes_are_one_and_two_go_on_as_four(stage, tmp_path, monkeypatc
         module.train(config, tmp_path / "several", quiet=True)
 
 
+@pytest.mark.parametrize("context", [1, 2])
 @pytest.mark.parametrize("stage", ["adversarial"], indirect=True)
-def test_both_networks_have_the_gradients_of_one_process(stage, tmp_path, monkeypatch):
+def test_both_networks_have_the_gradients_of_one_process(stage, tmp_path, monkeypatch, context):
     module, config = stage
-    config = dataclasses.replace(config, lr=0.0)
+    config = dataclasses.replace(config, lr=0.0, grid_shift=True)
 
-    def step():
+    def step(config):
         run, adversary, drawer = module.open_stage(config, tmp_path / "run")
         figures = module.train_step(run, config, adversary, drawer)
         return wholes({name: p.grad for name, p in run.dit.named_parameters()}), figures
 
-    right, told = step()
+    right, told = step(config)
 
     def act(meeting):
         in_team(monkeypatch, meeting)
-        return step()
+        return step(dataclasses.replace(config, context=context))
 
     for made, figures in together(2, act):
         size = max(grad.abs().max().item() for grad in right.values())
@@ -160,7 +186,8 @@ def test_processes_that_do_not_fit_are_all_told_the_same(stage, tmp_path, monkey
     def act(meeting):
         in_team(monkeypatch, meeting)
         said = []
-        for name, changes in (("odd", {"batch": 3}), ("rates", {"lr": 1e-3 * (1 + meeting.rank)})):
+        wrong = {"odd": {"batch": 3}, "rates": {"lr": 1e-3 * (1 + meeting.rank)}, "many": {"context": 4}}
+        for name, changes in wrong.items():
             meeting.store = torch.distributed.PrefixStore(name, meeting.store)
             with pytest.raises(UserError) as told:
                 module.train(dataclasses.replace(config, **changes), tmp_path / name, quiet=True)
@@ -171,3 +198,21 @@ def test_processes_that_do_not_fit_are_all_told_the_same(stage, tmp_path, monkey
     assert one == other
     assert "A batch of 3 clips is not shared evenly by 2 processes; give --set batch=2" in one[0]
     assert "disagree on the setting lr" in one[1]
+    assert "context=4 does not divide 2 processes; give --set context=2" in one[2]
+
+
+def test_what_does_not_divide_is_said(make_dit):
+    odd = make_dit(heads=2, height=6, width=6).config
+    assert parallel.team_fault(4, 4, 2, odd) == parallel.team_fault(2, 5, 2, odd) == ""
+    assert "of which 2 share each clip; give --set batch=4" in parallel.team_fault(4, 5, 2, odd)
+    assert "context=4 does not divide 2 attention heads over 9 tokens; give --set context=2" in parallel.team_fault(
+        4, 4, 4, odd
+    )
+    assert "context=0 does not divide 4 processes; give --set context=1" in parallel.team_fault(4, 4, 0, odd)
+
+
+def test_one_process_shares_its_clips_with_nobody(shared, tmp_path):
+    with pytest.raises(UserError, match="but there is one; start them with torchrun"):
+        adaptation.train(AdaptationTraining(**shared, context=2), tmp_path / "a", quiet=True)
+    with pytest.raises(UserError, match="context=2 is not compiled"):
+        adaptation.train(AdaptationTraining(**shared, context=2, compile=True), tmp_path / "b", quiet=True)
