@@ -123,6 +123,24 @@ def test_a_damaged_state_is_refused_and_changes_nothing(world, world_folder, fir
     assert np.array_equal(play(world, actions[2:]), ahead)
 
 
+@pytest.mark.parametrize("backend", ["torch-fp32", "openvino"])
+@pytest.mark.parametrize("part", ["head.conv.bias", "stem.conv.weight"])
+def test_numbers_that_stop_being_finite_in_the_decoder_are_told(make_world, first_picture, backend, part):
+    """Latents stay finite; only the decoder is poisoned, at its end or its beginning, while the world runs."""
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    world = World(make_world(seed=9), backend=backend, threads=1)
+    world.reset(first_picture, 0)
+    world.step(Action.idle(world.spec))
+    with torch.no_grad():
+        dict(world._tokenizer.decoder.named_parameters())[part].view(-1)[0] = torch.nan
+    if backend == "torch-fp32":
+        with pytest.raises(UserError, match="decoder's numbers are no longer finite"):
+            world.step(Action.idle(world.spec))
+    with pytest.raises(UserError, match="decoder's numbers are no longer finite"):
+        world.reset(first_picture, 0)
+
+
 def test_a_picture_of_another_size_is_refused(world):
     for picture in (np.zeros((32, 64, 3), np.uint8), np.zeros((64, 64, 3), np.float32)):
         with pytest.raises(UserError, match="first frame"):

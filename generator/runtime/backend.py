@@ -7,6 +7,7 @@ Does not know which backends exist, or about scenes and players.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from controls.errors import UserError
 from generator.tokenizer.parallax import Seen
 from generator.tokenizer.reproject import Reprojector, Views
 
@@ -51,7 +53,9 @@ class Decoder(Protocol):
     """Turns latents into pictures, one latent frame at a time."""
 
     def first(self, latent: Tensor) -> Pixels:
-        """Begin with normalised latent 0 (1, C, H, W): one picture, uint8 (1, Y, X, 3)."""
+        """Begin with normalised latent 0 (1, C, H, W): one picture, uint8 (1, Y, X, 3). As for `next`, UserError
+        when the picture's numbers are not finite.
+        """
 
     def next(self, latent: Tensor) -> Pixels:
         """The pictures of a later latent frame, uint8 (4, Y, X, 3)."""
@@ -133,6 +137,17 @@ class Backend:
     reprojection: Reprojection | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     switches: dict[str, Any] = field(default_factory=dict)
+
+
+def level_of(video: Tensor) -> Tensor:
+    """The mean square of decoded numbers of any shape, float32 (1,): NaN or infinite as soon as one of them is."""
+    return video.float().square().mean().view(1)
+
+
+def check_level(level: float) -> None:
+    """UserError when a `level_of` decoded pictures is not finite: as bytes they would be any colour."""
+    if not math.isfinite(level):
+        raise UserError(f"The decoder's numbers are no longer finite ({level}); begin anew, or try another backend.")
 
 
 def to_pixels(video: Tensor) -> Pixels:

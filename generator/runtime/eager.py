@@ -17,6 +17,8 @@ from generator.runtime.backend import (
     Float,
     Pixels,
     State,
+    check_level,
+    level_of,
     to_array,
     to_pixels,
     to_tensor,
@@ -109,6 +111,7 @@ class EagerDecoder:
     def _keep(self, video: Tensor, memory: tuple[Tensor, ...]) -> Pixels:
         """Hold the memory in one layout, as `load` does: other strides may round differently."""
         self.memory = tuple(m.contiguous(memory_format=torch.channels_last) for m in memory)
+        check_level(float(level_of(video)))
         return to_pixels(video)
 
     def _input(self, latent: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from generator.model.dit import CausalDiT, DiTConfig
 from generator.model.kv_cache import filled_slots, slot_of
 from generator.model.layers import modulate
 from generator.model.rope import split_pairs, time_angles
+from generator.runtime.backend import level_of
 from generator.tokenizer.parallax import DepthNet
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
@@ -171,14 +172,18 @@ class ExplicitDepth(nn.Module):
 
 
 class ExplicitDecode(nn.Module):
-    """One streamed decode, from a normalised latent and the memory to byte-valued pictures and the next memory."""
+    """One streamed decode, from a normalised latent and the memory to byte-valued pictures and the next memory.
 
-    def __init__(self, vae: VideoVAE) -> None:
+    `level`: also what `backend.level_of` says of the pictures before they are bytes, float32 (1,) after them.
+    """
+
+    def __init__(self, vae: VideoVAE, level: bool = False) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae, self.level = vae, level
 
     def forward(self, latent: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
         """latent (1, C, H, W) -> uint8 (4, Y, X, 3), then the memory."""
         video, kept = self.vae.decoder(self.vae.denormalise(latent)[:, None], memory, False)
         scaled = ((video[0].clamp(-1, 1) + 1) * 127.5).round()
-        return (scaled.permute(0, 2, 3, 1).to(torch.uint8), *kept)
+        level = (level_of(video),) if self.level else ()
+        return (scaled.permute(0, 2, 3, 1).to(torch.uint8), *level, *kept)

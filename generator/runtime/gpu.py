@@ -21,7 +21,17 @@ from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
 from generator.checkpoint import Weights
 from generator.rollout import frame_noise
-from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State, to_array, to_tensor
+from generator.runtime.backend import (
+    Backend,
+    Float,
+    Pixels,
+    Reprojection,
+    State,
+    check_level,
+    level_of,
+    to_array,
+    to_tensor,
+)
 from generator.runtime.build import in_type
 from generator.runtime.eager import EagerDecoder, eager_encoder
 from generator.runtime.fp8 import check_capability, fp8_linears
@@ -127,6 +137,7 @@ class GpuDecoder:
         self.latent = torch.zeros(1, config.latent_channels, *config.latent_size, dtype=like.dtype, device=device)
         self.frames = torch.zeros(config.time, *config.size, 3, dtype=torch.uint8, device=device)
         self.shown = torch.zeros(self.frames.shape, dtype=torch.uint8, pin_memory=switches.pinned and on_gpu(device))
+        self.level = torch.zeros(1, device=device)
         self.stream = torch.cuda.Stream(device) if switches.overlap and on_gpu(device) else None
         self.done_for: Tensor | None = None
 
@@ -136,6 +147,7 @@ class GpuDecoder:
         video, kept = self.vae.decoder(self.vae.denormalise(self.latent)[:, None], self.memory, False)
         scaled = (video[0].float().clamp(-1, 1) + 1) * 127.5
         self.frames.copy_(scaled.round().to(torch.uint8).permute(0, 2, 3, 1))
+        self.level.copy_(level_of(video))
         for own, made in zip(self.memory, kept, strict=True):
             own.copy_(made)
 
@@ -166,6 +178,7 @@ class GpuDecoder:
             self.shown.copy_(self.frames, non_blocking=True)
             if on_gpu(self.device):
                 torch.cuda.current_stream(self.device).synchronize()
+            check_level(float(self.level))
         return self.shown.numpy().copy()
 
     def next(self, latent: Tensor) -> Pixels:

@@ -20,7 +20,7 @@ from generator.checkpoint import Weights
 from generator.model.dit import CausalDiT
 from generator.model.kv_cache import slot_of
 from generator.rollout import frame_noise
-from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State
+from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State, check_level
 from generator.runtime.eager import EagerDecoder
 from generator.runtime.explicit import ExplicitDecode, ExplicitDepth, ExplicitEncode, ExplicitStep, clock_at
 from generator.tokenizer.parallax import Seen
@@ -101,7 +101,7 @@ class GraphDecoder:
         self.eager = EagerDecoder(model)
         latent = torch.zeros(1, model.config.latent_channels, *model.config.latent_size)
         self.memory: list[npt.NDArray[Any]] = [m.contiguous().numpy() for m in self.eager.memory]
-        self.graph = compiler(ExplicitDecode(model), (latent, *self.eager.memory))
+        self.graph = compiler(ExplicitDecode(model, level=True), (latent, *self.eager.memory))
 
     def first(self, latent: Tensor) -> Pixels:
         """See `backend.Decoder.first`."""
@@ -111,7 +111,8 @@ class GraphDecoder:
 
     def next(self, latent: Tensor) -> Pixels:
         """See `backend.Decoder.next`."""
-        frames, *memory = self.graph((latent.numpy(), *self.memory))
+        frames, level, *memory = self.graph((latent.numpy(), *self.memory))
+        check_level(float(level[0]))
         self.memory = [np.array(array) for array in memory]
         return np.array(frames)
 

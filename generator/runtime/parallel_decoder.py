@@ -16,7 +16,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.model.ranks import Ranks, size_of, spans
-from generator.runtime.backend import Pixels, State, to_array, to_pixels, to_tensor
+from generator.runtime.backend import Pixels, State, check_level, level_of, to_array, to_pixels, to_tensor
 from generator.tokenizer.blocks import LAST, CausalConv
 from generator.tokenizer.blocks import State as Memory
 from generator.tokenizer.vae import Decoder, VideoVAE
@@ -102,7 +102,10 @@ class TiledDecoder:
         own = self.vae.denormalise(latent[:, :, self.span].to(weight))
         video, memory = self.vae.decoder(own[:, None], self.memory, first)
         self.memory = tuple(m.contiguous(memory_format=LAST) for m in memory)
-        return self._picture(torch.from_numpy(to_pixels(video.cpu())).to(weight.device))
+        picture = self._picture(torch.from_numpy(to_pixels(video.cpu())).to(weight.device))
+        for level in self.ranks.collect(level_of(video), [(1,)] * len(self.rows), "level"):
+            check_level(float(level))  # last, so that nobody is left waiting
+        return picture
 
     def _picture(self, tile: Tensor) -> Pixels:
         """Rows of a picture (T, y, X, 3) to all of them, on rank 0."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from controls.errors import UserError
 from generator.checkpoint import Weights
 from generator.runtime import graph_cache
-from generator.runtime.backend import Pixels, State, to_array, to_tensor
+from generator.runtime.backend import Pixels, State, check_level, level_of, to_array, to_tensor
 from generator.runtime.eager import EagerDecoder
 from generator.runtime.onnx_export import decoder_part, to_onnx
 
@@ -121,6 +121,7 @@ class TensorRTDecoder:
         """See `backend.LaunchedDecoder.fetch`."""
         self.shown.copy_(self.frames, non_blocking=True)
         torch.cuda.current_stream().synchronize()
+        check_level(float(sum(level_of(m) for m in self.memory)))  # the engine tells nothing of its pictures
         return self.shown.numpy().copy()
 
     def next(self, latent: Tensor) -> Pixels:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from controls.errors import UserError
 from generator.model.ranks import counted
 from generator.runtime.eager import EagerDecoder
 from generator.runtime.parallel_decoder import TiledDecoder, rows_fault
@@ -68,3 +69,26 @@ def test_tiles_are_the_whole_decoder(paper_like, tiny_vae, count, kind):
 
 def test_more_processes_than_rows_are_refused():
     assert rows_fault(4, 4) == "" and "at most 4" in rows_fault(4, 5)
+
+
+def test_a_number_that_is_not_finite_in_any_tile_is_told_on_rank_0(tiny_vae):
+    c = tiny_vae.config
+    latents = torch.randn(2, c.latent_channels, *c.latent_size, generator=torch.Generator().manual_seed(4))
+    whole = EagerDecoder(tiny_vae)
+    stream(whole, latents)
+    poisoned = whole.state()
+    last = list(poisoned)[-1]
+    poisoned[last][..., -1, -1] = np.nan  # in the lowest row, which is rank 1's
+
+    def act(meeting):
+        ranks = meeting.join()
+        tiled = TiledDecoder(copy.deepcopy(tiny_vae), ranks)
+        tiled.load(poisoned if meeting.rank == 0 else {})
+        try:
+            tiled.next(latents[:1])
+        except UserError as error:
+            return str(error)
+        return ""
+
+    told = together(2, act)
+    assert "no longer finite" in told[0] and told[1] == ""
