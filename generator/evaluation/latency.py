@@ -39,6 +39,7 @@ Float = npt.NDArray[np.float32]
 Trace = list[tuple[torch.Tensor, Pixels]]
 NEAR = 40  # latent frames: the session is young
 BURST, BURSTS = 5, 12
+MOST_MOVED = 2e11  # bytes of caches that bursts put back; where they are gigabytes, there are fewer and longer bursts
 COMPARED = 8  # latent frames that backends are compared over
 PARTS = ("reproject", "transformer", "decode", "copy_out")
 
@@ -159,10 +160,11 @@ def near_and_far(backend: Backend, weights: Weights, far: Sequence[int]) -> dict
             transformer.step(*drive.inputs(transformer.frame_index)[:2], ahead)
         kept.append((stop, transformer.state()))
     times: dict[int, list[float]] = {stop: [] for stop, _ in kept}
-    for _ in range(BURSTS):
+    bursts, burst = bursts_of(sum(array.nbytes for _, state in kept for array in state.values()))
+    for _ in range(bursts):
         for start, state in kept:
             transformer.load(state)
-            for k in range(start, start + BURST):
+            for k in range(start, start + burst):
                 (actions, rays, _), began = drive.inputs(k), time.perf_counter()
                 transformer.step(actions, rays, ahead)
                 synchronise(backend.device)
@@ -171,6 +173,12 @@ def near_and_far(backend: Backend, weights: Weights, far: Sequence[int]) -> dict
     found = {stop: float(np.median(spent)) for stop, spent in times.items()}
     first, *_, last = found.values() if len(found) > 1 else [*found.values()] * 2
     return {"step_ms_at": {str(stop): took for stop, took in found.items()}, "far_ratio": last / first}
+
+
+def bursts_of(nbytes: int) -> tuple[int, int]:
+    """How many bursts of how many steps, when each puts back states of so many bytes; as many steps in all."""
+    bursts = min(max(int(MOST_MOVED / max(nbytes, 1)), 2), BURSTS)
+    return bursts, -(-BURST * BURSTS // bursts)
 
 
 def drive_of(weights: Weights) -> Drive:
