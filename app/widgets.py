@@ -8,6 +8,7 @@ Does not know about scenes, sessions or what a button does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -104,6 +105,17 @@ def wrap(words: str, size: float, width: float) -> list[str]:
             lines.append(word)
         else:
             lines[-1] = longer
+    return lines
+
+
+def wrap_parts(parts: Sequence[str], size: float, width: float, gap: str = "     ") -> list[str]:
+    """`parts` joined into lines of at most `width` pixels; only a part that alone is longer is broken within."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and text_size(lines[-1] + gap + part, size)[0] <= width:
+            lines[-1] += gap + part
+        else:
+            lines += wrap(part, size, width)
     return lines
 
 

@@ -12,15 +12,16 @@ import pygame
 
 from app.door import Pixels, SceneLike
 from app.screens.commands import Command, Forget, LoadSlot, MoveSlot, Open, OpenSettings, Paste, Pick, Quit
-from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, text, unit, wrap
+from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, shorten, text, unit, wrap, wrap_parts
 from app.window import to_surface
 
 Thumbnail = Callable[[SceneLike], Pixels]
 ASPECT = 0.625
 HINTS = (
-    "Arrows or mouse: choose     Enter: walk     F1: settings     F4: saved place     F6, F7: its slot     Esc: quit",
+    "Arrows or mouse: choose", "Enter: walk", "F1: settings", "F4: saved place", "F6, F7: its slot", "Esc: quit",
     "Drop or paste (Ctrl+V) a picture or a world pack",
-)
+)  # fmt: skip
+MOST_LINES = 4  # of a notice
 
 
 class MenuScreen:
@@ -38,6 +39,7 @@ class MenuScreen:
         self._columns = 4
         self._scroll = 0.0
         self._last_status = ""
+        self.places: list[pygame.Rect] = []  # of the lines in the bar at the bottom, as drawn last
         self.refill(scenes)
 
     def refill(self, scenes: Sequence[SceneLike]) -> None:
@@ -51,7 +53,7 @@ class MenuScreen:
         """Keys move the focus and pick, the mouse points and picks, a dropped file is walked from."""
         self.dirty = True
         if event.type == pygame.KEYDOWN:
-            self.notice = self.news = ""  # it was read, and hides the hints
+            self.notice = self.news = ""  # it was read
             if event.key == pygame.K_v and event.mod & (pygame.KMOD_CTRL | pygame.KMOD_META):
                 return Paste()
             return self._key(event.key)
@@ -124,7 +126,7 @@ class MenuScreen:
             radius = round(10 * scale)
             self._cards = [rounded(pygame.transform.smoothscale(p, card_size), radius) for p in self._originals]
         pitch = card_size[1] + 78 * scale
-        low = top + (self.focus // self._columns + 1) * pitch - (height - 70 * scale)
+        low = top + (self.focus // self._columns + 1) * pitch - (height - self._footer(size, scale) - 16 * scale)
         high = (self.focus // self._columns) * pitch
         self._scroll = min(max(self._scroll, low, 0.0), high)
         places = [divmod(i, self._columns) for i in range(len(self.scenes))]
@@ -162,16 +164,29 @@ class MenuScreen:
             QUIET,
         )
         text(surface, self._last_status, (width - margin, 56 * scale), 21 * scale, QUIET, "right")
-        bar = round(54 * scale)
-        surface.fill(PANEL, (0, height - bar, width, bar))
-        top = height - bar + 18 * scale
-        if words := self.notice or self.news:
-            lines = wrap(words, 22 * scale, width - 2 * margin)
-            lift = (len(lines) - 1) * 24 * scale
-            surface.fill(PANEL, (0, round(height - bar - lift), width, round(bar + lift)))
-            for i, line in enumerate(lines):
-                text(surface, line, (margin, top - lift + i * 24 * scale), 22 * scale, WARNING if self.notice else TEXT)
-            return
-        text(surface, HINTS[0], (margin, top), 21 * scale, QUIET)
-        if width > 1000 * scale:
-            text(surface, HINTS[1], (width - margin, top), 21 * scale, QUIET, "right")
+        top = height - self._footer(surface.get_size(), scale)
+        surface.fill(PANEL, (0, round(top), width, height - round(top)))
+        said, hints = self.lines(width, scale)
+        top += 14 * scale
+        self.places = []
+        for line in said:
+            colour = WARNING if self.notice else TEXT
+            self.places.append(text(surface, line, (margin / 2, top), 22 * scale, colour))
+            top += 24 * scale
+        top += 8 * scale if said else 0
+        for line in hints:
+            self.places.append(text(surface, line, (margin / 2, top), 21 * scale, QUIET))
+            top += 24 * scale
+
+    def lines(self, width: int, scale: float) -> tuple[list[str], list[str]]:
+        """What stands in the bar at the bottom: the notice or news, and the hints below it."""
+        room = width - 64 * scale
+        said = wrap(self.notice or self.news, 22 * scale, room) if self.notice or self.news else []
+        if len(said) > MOST_LINES:
+            said = [*said[: MOST_LINES - 1], shorten(" ".join(said[MOST_LINES - 1 :]), 22 * scale, room)]
+        return said, wrap_parts(HINTS, 21 * scale, room)
+
+    def _footer(self, size: tuple[int, int], scale: float) -> float:
+        """How high the bar at the bottom is."""
+        said, hints = self.lines(size[0], scale)
+        return (24 * (len(said) + len(hints)) + (8 if said else 0) + 22) * scale

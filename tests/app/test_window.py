@@ -29,7 +29,7 @@ from app.screens.commands import (
     ToMenu,
 )
 from app.screens.loading import LoadingScreen
-from app.screens.menu import MenuScreen
+from app.screens.menu import HINTS, MenuScreen
 from app.screens.navigation import PadKeys
 from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
@@ -120,6 +120,28 @@ def test_the_focused_scene_is_always_in_sight(opened: Window, tmp_path: Path, si
         rect = menu._rects[focus]
         assert rect.centery > 0
         assert rect.bottom <= size[1]
+
+
+@pytest.mark.parametrize("size", [(480, 300), (640, 480), (900, 500), (1280, 720), (1920, 400), (3840, 2160)])
+@pytest.mark.parametrize("words", ["", "It was the failure number 3 in a row, so the walk has ended.", "a word " * 60])
+def test_a_notice_and_the_hints_are_readable_at_once(
+    opened: Window, tmp_path: Path, size: tuple[int, int], words: str
+) -> None:
+    menu, surface, scale = make_menu(tmp_path), pygame.Surface(size), widgets.unit(size)
+    menu.notice = words
+    menu.draw(surface)
+    said, hints = menu.lines(size[0], scale)
+    assert " ".join(" ".join(hints).split()) == " ".join(HINTS), "every hint, whole"
+    assert len(said) <= 4 and (" ".join(said) == words.strip() or said[-1].endswith("..."))
+    lines = [widgets.text_size(line, 22 * scale) for line in said] + [widgets.text_size(h, 21 * scale) for h in hints]
+    assert len(menu.places) == len(lines) == len(said) + len(hints)
+    for number, (place, (wide, _)) in enumerate(zip(menu.places, lines, strict=True)):
+        assert surface.get_rect().contains(place) and place.width >= wide - 2, "nothing is cut off"
+        assert place.collidelist(menu.places[:number]) == -1
+        drawn = pygame.surfarray.array3d(surface.subsurface(place)).max()
+        assert drawn > 140, "the line can be seen"
+    card = menu._rects[menu.focus]
+    assert card.top < menu.places[0].top - 30 * scale, "the chosen scene is still to be seen"
 
 
 def test_an_empty_menu_draws(opened: Window, tmp_path: Path) -> None:
