@@ -22,6 +22,7 @@ from typing import Any
 sys.modules["openvino_telemetry"] = None  # type: ignore[arg-type]
 
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, 
     core, options = ov.Core(), options_of(threads, precision)
     path = cached_graph(module, threads, precision, key) if key else None
     if path is not None and path.is_file():
-        with contextlib.suppress(RuntimeError, OSError):
+        with contextlib.suppress(RuntimeError, OSError, ValueError):  # its complaint may be bytes that are no text
             return core.import_model(path.read_bytes(), "CPU", options).create_infer_request()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of assertions on sizes, which never change here
@@ -103,11 +104,13 @@ def compile_onnx(blob: bytes, threads: int, precision: str) -> tuple[Any, list[i
 
 def as_graph(request: Any, read: Sequence[int]) -> Graph:
     """An infer request that reads these of the inputs as a function from arrays to arrays."""
+    held: list[npt.NDArray[Any]] = []  # the request points at its inputs until it is given others, and owns none
 
     def graph(inputs: Arrays) -> Arrays:
-        kept = [np.ascontiguousarray(inputs[place]) for place in read]
-        for port, array in enumerate(kept):
+        given = [np.ascontiguousarray(inputs[place]) for place in read]
+        for port, array in enumerate(given):
             request.set_input_tensor(port, ov.Tensor(array, shared_memory=True))
+        held[:] = given
         request.infer()
         return [request.get_output_tensor(port).data for port in range(len(request.results))]
 
