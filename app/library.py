@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import yaml
 from PIL import Image
 
 from app.door import DEFAULT_SIZE, Door, Pixels
 from app.drift import Range, load_range, nearest, range_of
+from app.folders import nearest_folder
 from app.packs import MAX_PIXELS, is_pack, open_pack
 from controls.errors import UserError
 from controls.files import write_atomic
@@ -74,6 +76,11 @@ class Library:
         while len(self._opened) > KEEP:
             self._opened.popitem()
         return scenes
+
+    def start_folder(self) -> Path:
+        """Where a search for a picture begins: where the last one was found, else among the player's pictures."""
+        found = next(iter(self._opened), None)
+        return nearest_folder(found.parent if found is not None else platformdirs.user_pictures_path())
 
     def is_recent(self, scene: Any) -> bool:
         """Whether a scene was opened and does not ship."""

@@ -25,6 +25,7 @@ from app.player import PlaySession
 from app.protocol import Failed, Load, Ready
 from app.recovery import Watchdog
 from app.screens import commands
+from app.screens.browse import BrowseScreen
 from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
 from app.screens.navigation import PadKeys
@@ -71,7 +72,7 @@ class Program:
         self.clock = WallClock()
         load = Load(args.weights, args.backend, args.threads, log_path(), settings.calls, parallel=args.parallel)
         self.library = Library(door, scenes, data_folder())
-        self.menu = MenuScreen(self.library.scenes, self.library.picture, self._status)
+        self.menu = MenuScreen(self.library.scenes, self.library.picture, lambda: self.generator.status())
         self.generator = GeneratorProcess(load, door.open_world)  # loads while the player chooses
         self.pads = gamepad.open_pads()
         keeper = keeper or Keeper(reserved=WINDOW_KEYS)
@@ -199,20 +200,15 @@ class Program:
                 walk.was_paused = False
                 self.carry_out(commands.Pause())
 
-    def _status(self) -> str:
-        if self.generator.failure is not None:
-            return "The world is not loaded"
-        ready = self.generator.ready
-        if ready is None:
-            return f"{self.generator.progress.stage} ..."
-        return f"Ready on {ready.info.get('backend', 'the CPU')}"
-
     def carry_out(self, command: commands.Command | None) -> None:
         """Do what a screen asked for; a UserError becomes a notice in the menu."""
         try:
             self._carry_out(command)
         except UserError as error:
-            self._to_menu(str(error))
+            if isinstance(self.screen, BrowseScreen):
+                self.stage.say(str(error))
+            else:
+                self._to_menu(str(error))
 
     def _carry_out(self, command: commands.Command | None) -> None:
         match command:
@@ -220,6 +216,9 @@ class Program:
                 self._pick(scene)
             case commands.Open(path):
                 self._open(path)
+            case commands.Browse():
+                folder, load = self.library.start_folder(), self.door.load_picture
+                self.stage.show(BrowseScreen(folder, lambda path: load(path, DEFAULT_SIZE)))
             case commands.Paste():
                 self._open(self.library.paste(from_clipboard))
             case commands.Forget(scene):
@@ -308,11 +307,12 @@ class Program:
 
     def _open(self, path: Path) -> None:
         """A picture is walked from at once, a world pack is shown in the menu."""
-        if not isinstance(self.screen, MenuScreen):
+        if not isinstance(self.screen, MenuScreen | BrowseScreen):
             return
         scenes = self.library.open(path)
         self.menu.refill(self.library.scenes)
         if is_pack(path):
+            self._to_menu("")
             self.menu.news = f"Opened {path.name}: {len(scenes)} to walk through."
         else:
             self._pick(scenes[0])

@@ -90,6 +90,12 @@ class GeneratorProcess:
         """Whether the child can still be asked for something."""
         return self.failure is None
 
+    def status(self) -> str:
+        """How far the World is, in a few words."""
+        if self.failure is not None:
+            return "The world is not loaded"
+        return f"Ready on {self.ready.info.get('backend', 'the CPU')}" if self.ready else f"{self.progress.stage} ..."
+
     @property
     def nfe(self) -> int:
         """Network calls per latent frame that the child was asked for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pygame
 
 from app.door import Pixels
+from app.screens.browse import BrowseScreen
 from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
 from app.screens.pause import PauseScreen
@@ -15,7 +16,7 @@ from app.screens.play import PlayScreen
 from app.screens.settings import SettingsScreen
 from app.sound.scape import Soundscape
 
-Screen = MenuScreen | LoadingScreen | PlayScreen | PauseScreen | SettingsScreen
+Screen = MenuScreen | BrowseScreen | LoadingScreen | PlayScreen | PauseScreen | SettingsScreen
 REPEAT = (350, 60)  # ms: a key that is held in a menu counts again after the first, then every other
 
 
@@ -49,7 +50,7 @@ class Stage:
         """Tell the player something, beside a small picture uint8 (Y, X, 3) if there is one; nothing with no words."""
         if not words:
             return
-        if isinstance(self.screen, PauseScreen | SettingsScreen):
+        if isinstance(self.screen, PauseScreen | SettingsScreen | BrowseScreen):
             self.screen.said = words
         elif isinstance(self.screen, PlayScreen):
             self.screen.tell(words, picture)

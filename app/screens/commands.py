@@ -25,6 +25,11 @@ class Open:
 
 
 @dataclass(frozen=True)
+class Browse:
+    """Choose a picture or a world pack from the folders of this machine."""
+
+
+@dataclass(frozen=True)
 class Paste:
     """Open what the clipboard holds."""
 
@@ -142,6 +147,7 @@ class Quit:
 Command = (
     Pick
     | Open
+    | Browse
     | Paste
     | Forget
     | Play

@@ -11,21 +11,26 @@ from pathlib import Path
 import pygame
 
 from app.door import Pixels, SceneLike
-from app.screens.commands import Command, Forget, LoadSlot, MoveSlot, Open, OpenSettings, Paste, Pick, Quit
+from app.screens.commands import Browse, Command, Forget, LoadSlot, MoveSlot, Open, OpenSettings, Paste, Pick, Quit
 from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, shorten, text, unit, wrap, wrap_parts
 from app.window import to_surface
 
 Thumbnail = Callable[[SceneLike], Pixels]
 ASPECT = 0.625
 HINTS = (
-    "Arrows or mouse: choose", "Enter: walk", "F1: settings", "F4: saved place", "F6, F7: its slot", "Esc: quit",
+    "Arrows or mouse: choose", "Enter: walk", "F1: settings", "F4: saved place", "F6, F7: its slot",
+    "O: your own picture", "Esc: quit",
     "Drop or paste (Ctrl+V) a picture or a world pack",
 )  # fmt: skip
+OWN = ("Your own picture ...", "Choose a file from this machine")
 MOST_LINES = 4  # of a notice
 
 
 class MenuScreen:
-    """A grid of scenes; `notice` is a sentence about what went wrong before, `news` one about what went well."""
+    """A grid of scenes, and a last card for a picture of one's own.
+
+    `notice` is a sentence about what went wrong before, `news` one about what went well.
+    """
 
     def __init__(self, scenes: Sequence[SceneLike], thumbnail: Thumbnail, status: Callable[[], str]) -> None:
         self.status = status
@@ -59,12 +64,14 @@ class MenuScreen:
             return self._key(event.key)
         if event.type == pygame.MOUSEMOTION:
             self.focus = next((i for i, r in enumerate(self._rects) if r.collidepoint(event.pos)), self.focus)
-        elif event.type == pygame.MOUSEWHEEL and self.scenes:
+        elif event.type == pygame.MOUSEWHEEL:
             self._move(-event.y * self._columns)
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
             for scene, rect in zip(self.scenes, self._rects, strict=False):
                 if rect.collidepoint(event.pos):
                     return Pick(scene)
+            if self._rects and self._rects[-1].collidepoint(event.pos):
+                return Browse()
         elif event.type == pygame.DROPFILE:
             return Open(Path(event.file))
         return None
@@ -80,6 +87,7 @@ class MenuScreen:
         if key == pygame.K_ESCAPE:
             return Quit()
         places: dict[int, Command] = {
+            pygame.K_o: Browse(),
             pygame.K_F1: OpenSettings(),
             pygame.K_F4: LoadSlot(),
             pygame.K_F6: MoveSlot(-1),
@@ -87,14 +95,15 @@ class MenuScreen:
         }
         if key in places:
             return places[key]
-        if key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE) and self.scenes:
-            return Pick(self.scenes[self.focus])
-        if key in (pygame.K_DELETE, pygame.K_BACKSPACE) and self.scenes:
+        own = self.focus == len(self.scenes)
+        if key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_SPACE):
+            return Browse() if own else Pick(self.scenes[self.focus])
+        if key in (pygame.K_DELETE, pygame.K_BACKSPACE) and not own:
             return Forget(self.scenes[self.focus])
         if key == pygame.K_HOME:
             self.focus = 0
         elif key == pygame.K_END:
-            self.focus = max(0, len(self.scenes) - 1)
+            self.focus = len(self.scenes)
         elif key == pygame.K_TAB and pygame.key.get_mods() & pygame.KMOD_SHIFT:
             self._move(-1)
         elif key in steps:
@@ -103,10 +112,10 @@ class MenuScreen:
 
     def _move(self, step: int) -> None:
         target = self.focus + step
-        if 0 <= target < len(self.scenes):
+        if 0 <= target <= len(self.scenes):
             self.focus = target
-        elif abs(step) > 1 and step > 0 and self.focus // self._columns < (len(self.scenes) - 1) // self._columns:
-            self.focus = len(self.scenes) - 1  # the last row is shorter
+        elif abs(step) > 1 and step > 0 and self.focus // self._columns < len(self.scenes) // self._columns:
+            self.focus = len(self.scenes)  # the last row is shorter
 
     def update(self) -> Command | None:
         """Redraw when the generator's status has changed."""
@@ -117,7 +126,7 @@ class MenuScreen:
 
     def _layout(self, size: tuple[int, int], scale: float) -> None:
         width, height = size
-        self._columns = max(1, min(4, int(width / (290 * scale)), max(1, len(self.scenes))))
+        self._columns = max(1, min(4, int(width / (290 * scale)), len(self.scenes) + 1))
         margin, gap, top = 64 * scale, 28 * scale, 150 * scale
         card = round((width - 2 * margin - (self._columns - 1) * gap) / self._columns)
         card_size = (card, round(card * ASPECT))
@@ -129,7 +138,7 @@ class MenuScreen:
         low = top + (self.focus // self._columns + 1) * pitch - (height - self._footer(size, scale) - 16 * scale)
         high = (self.focus // self._columns) * pitch
         self._scroll = min(max(self._scroll, low, 0.0), high)
-        places = [divmod(i, self._columns) for i in range(len(self.scenes))]
+        places = [divmod(i, self._columns) for i in range(len(self.scenes) + 1)]
         self._rects = [
             pygame.Rect(round(margin + col * (card + gap)), round(top + row * pitch - self._scroll), *card_size)
             for row, col in places
@@ -141,11 +150,15 @@ class MenuScreen:
         scale = unit(size)
         surface.fill(GROUND)
         self._layout(size, scale)
-        for i, (scene, rect) in enumerate(zip(self.scenes, self._rects, strict=True)):
-            surface.blit(self._cards[i], rect)
+        named = [(scene.title, scene.caption) for scene in self.scenes]
+        for i, ((title, caption), rect) in enumerate(zip([*named, OWN], self._rects, strict=True)):
+            if i < len(self._cards):
+                surface.blit(self._cards[i], rect)
+            else:
+                _draw_plus(surface, rect, scale)
             below = rect.bottom + 14 * scale
-            text(surface, scene.title, (rect.x, below), 27 * scale, TEXT, width=rect.width)
-            text(surface, scene.caption, (rect.x, below + 27 * scale), 19 * scale, QUIET, width=rect.width)
+            text(surface, title, (rect.x, below), 27 * scale, TEXT, width=rect.width)
+            text(surface, caption, (rect.x, below + 27 * scale), 19 * scale, QUIET, width=rect.width)
             if i == self.focus:
                 ring(surface, rect, scale)
         self._draw_frame(surface, scale)
@@ -190,3 +203,13 @@ class MenuScreen:
         """How high the bar at the bottom is."""
         said, hints = self.lines(size[0], scale)
         return (24 * (len(said) + len(hints)) + (8 if said else 0) + 22) * scale
+
+
+def _draw_plus(surface: pygame.Surface, rect: pygame.Rect, scale: float) -> None:
+    """The card that is no scene yet."""
+    pygame.draw.rect(surface, PANEL, rect, border_radius=round(10 * scale))
+    long, thick = round(rect.height * 0.3), max(2, round(5 * scale))
+    for size in ((long, thick), (thick, long)):
+        bar = pygame.Rect((0, 0), size)
+        bar.center = rect.center
+        pygame.draw.rect(surface, QUIET, bar, border_radius=thick // 2)

@@ -19,6 +19,9 @@ KEYS = {
     "pad start": pygame.K_ESCAPE,
     "pad x": pygame.K_DELETE,
     "pad y": pygame.K_F1,
+    "pad back": pygame.K_o,
+    "pad left shoulder": pygame.K_PAGEUP,
+    "pad right shoulder": pygame.K_PAGEDOWN,
 }
 PUSHED, LET_GO = 0.6, 0.4  # of the way to the rim
 STICK = {

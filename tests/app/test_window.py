@@ -16,6 +16,7 @@ from fake_world import make_door
 from app import main, program, widgets, window
 from app.screens.commands import (
     BackTo,
+    Browse,
     LoadSlot,
     MoveSlot,
     Open,
@@ -93,8 +94,9 @@ def test_menu_navigation(opened: Window, tmp_path: Path) -> None:
     menu.draw(opened.surface)
     plain = pygame.surfarray.array3d(opened.surface)
     for code, wanted in [
-        (pygame.K_RIGHT, 1), (pygame.K_DOWN, 5), (pygame.K_RIGHT, 6), (pygame.K_RIGHT, 6), (pygame.K_UP, 2),
-        (pygame.K_UP, 2), (pygame.K_END, 6), (pygame.K_HOME, 0), (pygame.K_LEFT, 0), (pygame.K_TAB, 1),
+        (pygame.K_RIGHT, 1), (pygame.K_DOWN, 5), (pygame.K_RIGHT, 6), (pygame.K_RIGHT, 7), (pygame.K_RIGHT, 7),
+        (pygame.K_LEFT, 6), (pygame.K_UP, 2), (pygame.K_UP, 2), (pygame.K_END, 7),
+        (pygame.K_HOME, 0), (pygame.K_LEFT, 0), (pygame.K_TAB, 1),
     ]:  # fmt: skip
         assert menu.handle(key(code)) is None
         assert menu.focus == wanted
@@ -114,7 +116,7 @@ def test_menu_navigation(opened: Window, tmp_path: Path) -> None:
 def test_the_focused_scene_is_always_in_sight(opened: Window, tmp_path: Path, size: tuple[int, int]) -> None:
     menu = make_menu(tmp_path)
     surface = pygame.Surface(size)
-    for focus in range(7):
+    for focus in range(8):
         menu.focus = focus
         menu.draw(surface)
         rect = menu._rects[focus]
@@ -147,7 +149,7 @@ def test_a_notice_and_the_hints_are_readable_at_once(
 def test_an_empty_menu_draws(opened: Window, tmp_path: Path) -> None:
     menu = make_menu(tmp_path, 0)
     menu.draw(opened.surface)
-    assert menu.handle(key(pygame.K_RETURN)) is None
+    assert menu.handle(key(pygame.K_RETURN)) == Browse() and menu.handle(key(pygame.K_DELETE)) is None
 
 
 def test_pause_menu(opened: Window) -> None:
