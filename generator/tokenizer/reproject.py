@@ -25,6 +25,7 @@ from generator.tokenizer.vae import VideoVAE
 
 SOFT = 5  # pixels of half the size over which pictures are softened before they are compared
 ROUNDS = 3  # of finding how near what is looked at is, which depends on where it is looked at
+DRAWN_OUT = 0.4  # pixels of the old picture per pixel of the view; fewer are one pixel pulled over several
 NEAREST = 0.05  # what came nearer than this share of its distance is behind the camera
 
 
@@ -77,7 +78,7 @@ class Reprojector(nn.Module):
         return self.moved(picture, look, moves, seen).pictures
 
     def moved(self, picture: Tensor, look: Tensor, moves: Tensor | None = None, seen: Seen | None = None) -> Views:
-        """As `views`, and which pixels are not repeated edges."""
+        """As `views`, and which pixels were really seen (`really_shown`)."""
         look, ticks = look.to(picture.device), look.shape[1]
         turn = look.double().cumsum(1).flatten(0, 1)
         if moves is None or seen is None:
@@ -87,7 +88,7 @@ class Reprojector(nn.Module):
         spread = picture[:, None].expand(-1, ticks, -1, -1, -1).flatten(0, 1)
         turned = nnf.grid_sample(spread, grid.to(picture.dtype), "bicubic", "border", False)  # bilinear softens more
         turned = turned.clamp(-1, 1)
-        inside = (grid.abs().amax(-1) <= 1).to(picture.dtype)[:, None]
+        inside = really_shown(grid).to(picture.dtype)[:, None]
         pictures = torch.cat([picture[:, None], turned.unflatten(0, (-1, ticks))], dim=1)
         return Views(pictures, inside.unflatten(0, (-1, ticks)))
 
@@ -162,6 +163,18 @@ class Reprojector(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         """Views (B, 1 + ticks, 3, Y, X) in [-1, 1] to the normalised latent (B, C, H, W) of the moved ones."""
         return self.vae.normalise(self.vae.encode(views)[0])[:, 1]
+
+
+def really_shown(grid: Tensor) -> Tensor:
+    """bool (n, Y, X): which pixels of views read at grid (n, Y, X, 2), in -1..1, lie within the old picture and are not
+    drawn out over what a nearer thing had hidden, where neighbours come from nearly the same place.
+    """
+    high, wide = grid.shape[1:3]
+    inside = grid.abs().amax(-1) <= 1
+    across = nnf.pad((grid[:, :, 1:, 0] - grid[:, :, :-1, 0]) * (wide / 2), (0, 1), mode="replicate")
+    down = nnf.pad((grid[:, 1:, :, 1] - grid[:, :-1, :, 1]) * (high / 2), (0, 0, 0, 1), mode="replicate")
+    lost = ~(inside & (across > DRAWN_OUT) & (down > DRAWN_OUT))
+    return nnf.max_pool2d(lost[:, None].float(), 3, 1, 1)[:, 0] < 0.5  # and their neighbours, whose edges are soft
 
 
 class _Rays:

@@ -16,7 +16,7 @@ from generator.data.clips import Dataset
 from generator.data.latents import LatentClips, encode_clip, encode_dataset, reprojected
 from generator.evaluation.motion import View, turned
 from generator.rollout import Eye
-from generator.tokenizer.reproject import Reprojector, to_picture
+from generator.tokenizer.reproject import Reprojector, really_shown, to_picture
 from generator.training.adaptation import AdaptationTraining, train
 from generator.training.dit_run import open_run
 
@@ -211,3 +211,29 @@ def test_a_model_that_recycles_the_last_latent_alone_trains_on_the_same_latents(
     config = settings(latents, tokenizer_run, parallax_run)
     assert open_run(config, tmp_path / "run", "adaptation").draw().recycled.shape == (2, 4, 8, 4, 4)
     assert train(config, tmp_path / "run", quiet=True).step == 1
+
+
+def plain_grid(high: int = 12, wide: int = 16) -> torch.Tensor:
+    """Where the pixels of a picture that did not move lie: (1, Y, X, 2)."""
+    y, x = ((torch.arange(n) + 0.5) / n * 2 - 1 for n in (high, wide))
+    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)[None]
+
+
+def test_a_picture_that_stands_or_comes_a_little_nearer_is_really_shown() -> None:
+    assert really_shown(plain_grid()).all()
+    assert really_shown(plain_grid() * 0.6).all()
+
+
+def test_repeated_edges_are_not_really_shown() -> None:
+    shown = really_shown(plain_grid() + torch.tensor([0.5, 0.0]))
+    assert shown[..., :11].all() and not shown[..., 12:].any()
+
+
+def test_what_a_nearer_thing_had_hidden_is_not_really_shown() -> None:
+    """A column moves left: the wall beside it is drawn out over the four pixels that it uncovers."""
+    grid = plain_grid()
+    grid[:, :, :6, 0] += 4 * 2 / 16  # the column's part of the view comes from four pixels further right
+    grid[:, :, 6:10, 0] = grid[:, :, 10:11, 0] - 0.02 * torch.arange(4, 0, -1)
+    shown = really_shown(grid)
+    assert not shown[..., 6:10].any()
+    assert shown[..., :4].all() and shown[..., 12:].all()
