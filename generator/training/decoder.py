@@ -64,8 +64,8 @@ class DecoderTraining(DiTTraining):
     """Settings. `own` is the share of steps on the generator's guesses after histories of its own, up to `rounds` steps
     from the truth, each used about `reuse` times; the others are on latents of real pictures. `crop` is in latent
     cells, at most. `critic` is the critics' share of the gradient at the decoder's last layer, `own_critic` the same
-    where latents are guesses. `maker` and `maker_muon` are the transformer's rates (0: it rests), `anchor` the weight
-    of its squared error.
+    where latents are guesses (0: none looks). `maker` and `maker_muon` are the transformer's rates (0: it rests),
+    `anchor` the weight of its squared error.
     """
 
     data: str = "runs/data/halls"
@@ -203,10 +203,11 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         real, fake = some_pictures(video, shown, config.pictures, generator)
         parts = {"l1": (shown - video).abs().mean(), "lpips": made.lpips(fake, real).float().mean()}
         rebuilt = config.l1 * parts["l1"] + config.lpips * parts["lpips"]
-        made.critics.requires_grad_(False)
-        parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
-        share = config.own_critic if own else config.critic
-        loss = rebuilt + share * balance(rebuilt, parts["deceit"], made.vae) * parts["deceit"]
+        share, loss = config.own_critic if own else config.critic, rebuilt
+        if share:
+            made.critics.requires_grad_(False)
+            parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
+            loss = rebuilt + share * balance(rebuilt, parts["deceit"], made.vae) * parts["deceit"]
         if anchor is not None:
             parts["error"], loss = anchor, loss + config.anchor * anchor
     loss.backward()
@@ -217,11 +218,12 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         parts["maker_gradient"] = nn.utils.clip_grad_norm_(run.dit.parameters(), config.clip)
         update(run.optimisers)
         run.ema.update(run.dit)
-    made.critics.requires_grad_(True)
-    with run.autocast():
-        parts["critic"] = paired(critic_loss, made.critics(real), made.critics(fake.detach()))
-    parts["critic"].backward()
-    update(made.critic_optimisers)
+    if share:
+        made.critics.requires_grad_(True)
+        with run.autocast():
+            parts["critic"] = paired(critic_loss, made.critics(real), made.critics(fake.detach()))
+        parts["critic"].backward()
+        update(made.critic_optimisers)
     return {f"own_{name}" if own else name: value.item() for name, value in parts.items()}
 
 

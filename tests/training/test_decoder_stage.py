@@ -70,6 +70,14 @@ def test_the_transformer_learns_with_it_when_it_may(config, tmp_path):
     assert not torch.equal(after.dit.out.weight, before.dit.out.weight)
 
 
+def test_without_a_share_no_critic_looks_or_learns(config, tmp_path):
+    config = dataclasses.replace(config, critic=0.0, own_critic=0.0)
+    run = train(config, tmp_path / "run", quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    seen = {name.removeprefix("own_") for row in rows for name in row}
+    assert "lpips" in seen and not seen & {"deceit", "critic"} and run.step == 4
+
+
 def test_the_balance_makes_both_losses_pull_alike(tiny_vae):
     """Of the last layer's gradients: with a share of 1 the second is as strong as the first."""
     vae = copy.deepcopy(tiny_vae).requires_grad_(True)
