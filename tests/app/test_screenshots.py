@@ -1,7 +1,8 @@
 """Every screen at 1280x720 and 3840x2160, drawn as the program draws it, kept as PNG for someone to look at.
 
-FARSTEP_SHOTS=DIR keeps them there. What a machine can see is asserted: text in its place, nothing cut off at the edges,
-the focus ring, the contrast of what was really drawn.
+FARSTEP_SHOTS=DIR keeps them there. What is asserted: as much is bright at 4K as at 720p, what has the focus wears its
+ring, and nothing bright touches the sides of the window. Contrast is not measured here: `test_window` computes it for
+the program's colours on its grounds.
 """
 
 from __future__ import annotations
