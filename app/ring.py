@@ -8,9 +8,11 @@ Does not know about messages, processes, time or what the frames show.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,24 @@ def _slots(memory: SharedMemory, plan: RingPlan) -> list[Pixels]:
     return [np.ndarray(plan.shape, np.uint8, memory.buf, offset=i * size) for i in range(plan.slots)]
 
 
+def _create(size: int) -> SharedMemory:
+    """New shared memory of `size` bytes whose pages are there; OSError when they are not, and nothing is left behind.
+
+    On Linux only its name is certain at first: a page that cannot be had when it is written to ends the process.
+    """
+    memory = SharedMemory(create=True, size=size)
+    place = Path("/dev/shm", memory.name)
+    if hasattr(os, "posix_fallocate") and place.is_file():
+        try:
+            with place.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, memory.size)
+        except OSError:
+            memory.close()
+            memory.unlink()
+            raise
+    return memory
+
+
 class FrameRing:
     """The owner's side: `slots` slots of `frames` frames, uint8 (frames, Y, X, 3) each.
 
@@ -35,7 +55,7 @@ class FrameRing:
     def __init__(self, slots: int, frames: int, height: int, width: int) -> None:
         size = slots * frames * height * width * 3
         try:
-            self._memory: SharedMemory | None = SharedMemory(create=True, size=size)
+            self._memory: SharedMemory | None = _create(size)
         except OSError as error:
             raise UserError(
                 f"Could not reserve {size / 1e6:.1f} MB of shared memory ({error}); free some and start again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -24,6 +25,7 @@ from app.ring import FrameRing, RingWriter
 from app.session import GeneratorProcess
 from app.statefile import About, StateFile, write_state
 from controls.action import Action, ActionSpec
+from controls.errors import UserError
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
 SPEC = ActionSpec()
@@ -81,6 +83,33 @@ def test_the_ring_wraps_around_and_is_bounded() -> None:
     ring.close()
     with pytest.raises(FileNotFoundError):
         SharedMemory(ring.plan.name)
+
+
+needs_shm = pytest.mark.skipif(
+    not (hasattr(os, "posix_fallocate") and Path("/dev/shm").is_dir()), reason="no shared memory as files"
+)
+
+
+@needs_shm
+def test_the_pages_of_the_ring_are_there_from_the_beginning() -> None:
+    ring = FrameRing(3, 4, 50, 60)
+    assert 512 * Path("/dev/shm", ring.plan.name).stat().st_blocks >= 3 * 4 * 50 * 60 * 3
+    ring.close()
+
+
+@needs_shm
+def test_no_room_for_the_ring_is_a_sentence_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, int]] = []
+
+    def full(file: int, start: int, size: int) -> None:
+        asked.append((Path(os.readlink(f"/proc/self/fd/{file}")), start + size))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"0\.1 MB of shared memory \(.*No space left.*free some"):
+        FrameRing(3, 4, 50, 60)
+    assert len(asked) == 1 and asked[0][1] >= 3 * 4 * 50 * 60 * 3
+    assert asked[0][0].parent == Path("/dev/shm") and not asked[0][0].exists()
 
 
 def test_slots_do_not_overlap() -> None:
