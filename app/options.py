@@ -17,7 +17,10 @@ NEXT_PICTURE = "Takes effect with the next picture."
 
 @dataclass(frozen=True)
 class Option:
-    """One setting: `step` changes a number by that much (`ratio`: by that factor), others go through their values."""
+    """One setting: `step` changes a number by that much (`ratio`: by that factor), others go through their values.
+
+    `hotkey` names what changes it while playing (`hotkeys`), "" when nothing does.
+    """
 
     name: str
     section: str
@@ -27,6 +30,7 @@ class Option:
     step: float = 0.0
     ratio: bool = False
     words: Callable[[Any], str] | None = None
+    hotkey: str = ""
 
     def shown(self, settings: Settings) -> str:
         """The present value in words."""
@@ -87,16 +91,21 @@ OPTIONS = (
         "A picture that looks like nothing the world has learned fades over to the nearest scene by itself.",
         NEXT_PICTURE,
     ),
-    Option("fullscreen", "Picture", "Full screen", "The whole screen, until the program ends (F11).", AT_ONCE),
-    Option("hud", "Picture", "Figures", "Frame rate or all figures over the picture (F3).", NEXT_PICTURE),
     Option(
-        "inputs", "Picture", "Keys as received", "What the world is given of keys and look, over the picture (Tab).",
-        NEXT_PICTURE,
+        "fullscreen", "Picture", "Full screen", "The whole screen, until the program ends.", AT_ONCE,
+        hotkey="full screen",
+    ),
+    Option(
+        "hud", "Picture", "Figures", "Frame rate or all figures over the picture.", NEXT_PICTURE, hotkey="figures"
+    ),
+    Option(
+        "inputs", "Picture", "Keys as received", "What the world is given of keys and look, over the picture.",
+        NEXT_PICTURE, hotkey="inputs",
     ),
     Option(
         "volume", "Sound", "Volume", "Of everything: places, footsteps, wind, menus.", AT_ONCE, step=0.1, words=_percent
     ),
-    Option("muted", "Sound", "Mute", "Nothing is heard (M).", AT_ONCE),
+    Option("muted", "Sound", "Mute", "Nothing is heard.", AT_ONCE, hotkey="mute"),
     Option(
         "flash_guard", "Comfort", "Flash guard",
         "At most three large flashes a second reach the screen. Kept pictures and recordings stay as they are.",

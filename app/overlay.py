@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pygame
 
 from app.figures import Figures
-from app.widgets import ACCENT, LINE, QUIET, TEXT, progress_bar, shade, text, text_size
+from app.widgets import ACCENT, LINE, QUIET, TEXT, progress_bar, shade, text, text_size, wrap_parts
 
 WIDTH, PAD = 370, 14
 BARS = 120  # frames in the graph
@@ -79,13 +79,16 @@ def frame_rate(surface: pygame.Surface, fps: float, scale: float) -> pygame.Rect
     return box
 
 
-def banner(surface: pygame.Surface, words: str, scale: float) -> pygame.Rect:
-    """A line at the lower edge."""
+def banner(surface: pygame.Surface, parts: Sequence[str], scale: float) -> pygame.Rect:
+    """Hints or sentences at the lower edge, each whole, in as many lines as they need."""
     width, height = surface.get_size()
-    bar = pygame.Rect(0, 0, min(width, round(text_size(words, 22 * scale)[0] + 60 * scale)), round(44 * scale))
+    lines = wrap_parts(parts, 22 * scale, width - 60 * scale)
+    wide = max(text_size(line, 22 * scale)[0] for line in lines)
+    bar = pygame.Rect(0, 0, round(wide + 60 * scale), round((20 + 26 * len(lines)) * scale))
     bar.midbottom = (width // 2, height - round(24 * scale))
     shade(surface, bar, 205, round(10 * scale))
-    text(surface, words, (width / 2, bar.y + 14 * scale), 22 * scale, TEXT, "centre", bar.width)
+    for number, line in enumerate(lines):
+        text(surface, line, (width / 2, bar.y + (15 + 26 * number) * scale), 22 * scale, TEXT, "centre")
     return bar
 
 

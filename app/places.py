@@ -60,7 +60,7 @@ def open_place(slots: Slots) -> Place:
     if slot.problem:
         raise UserError(slot.problem)
     if slot.about is None:
-        raise UserError(f"Slot {slot.number} is empty; save a place in it with F2 first.")
+        raise UserError(f"Slot {slot.number} is empty; save a place in it first.")
     with StateFile(slots.path()) as file:
         return Place(slots.path(), file.about, file.picture(), file.picture(first=True))
 

@@ -148,6 +148,7 @@ class Program:
             self.generator.wait(IDLE_REST)
 
     def _event(self, event: pygame.event.Event) -> None:
+        self.stage.heard(event)
         if event.type == pygame.QUIT:
             self.running = False
         elif event.type in (pygame.WINDOWRESIZED, pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pygame
 
 from app.door import Pixels
+from app.hints import by_pad
 from app.screens.browse import BrowseScreen
 from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
@@ -21,21 +22,30 @@ REPEAT = (350, 60)  # ms: a key that is held in a menu counts again after the fi
 
 
 class Stage:
-    """Begins with the menu; `under` is where the settings were opened."""
+    """Begins with the menu; `under` is where the settings were opened, `pad` whether a pad was used last."""
 
     def __init__(self, menu: MenuScreen, sound: Soundscape) -> None:
         self.menu = menu
         self.screen: Screen = menu
         self.under: Screen = menu
+        self.pad = False
         self._sound = sound
         pygame.key.set_repeat(*REPEAT)
 
     def show(self, screen: Screen) -> None:
         """Make a screen the present one."""
         self.screen = screen
+        screen.pad = self.pad
         screen.dirty = True
         pygame.key.set_repeat(*(() if isinstance(screen, PlayScreen | PauseScreen) else REPEAT))
         self._sound.paused(not isinstance(screen, PlayScreen))
+
+    def heard(self, event: pygame.event.Event) -> None:
+        """Let the hints of the present screen name the device that an event came from."""
+        pad = by_pad(event)
+        if pad is not None and pad != self.pad:
+            self.pad = self.screen.pad = pad
+            self.screen.dirty = True
 
     def show_settings(self, screen: SettingsScreen) -> None:
         """The settings, over the present screen."""

@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import pygame
 
+from app import glyphs
+
 Colour = tuple[int, int, int]
 
 GROUND: Colour = (16, 18, 23)
@@ -63,28 +65,53 @@ def text(
     align: str = "left",
     width: float | None = None,
 ) -> pygame.Rect:
-    """One line at `where` (its top edge; x by `align`: left, centre or right), shortened with ... to `width`."""
+    """One line at `where` (its top edge; x by `align`: left, centre or right), shortened with ... to `width`.
+
+    Marks of `glyphs` in it are drawn as the buttons they stand for; they reach a little above and below the line.
+    """
     if width is not None:
         words = shorten(words, size, width)
     if not words:  # scaling a picture of no width ends the process
         return pygame.Rect(round(where[0]), round(where[1]), 0, 0)
     drawn = _line(words, round(size), colour)
     share = {"left": 0.0, "centre": 0.5, "right": 1.0}[align]
-    return surface.blit(drawn, (round(where[0] - share * drawn.get_width()), round(where[1])))
+    above = (drawn.get_height() - text_size(words, size)[1]) / 2 if any(map(glyphs.is_mark, words)) else 0
+    return surface.blit(drawn, (round(where[0] - share * drawn.get_width()), round(where[1] - above)))
 
 
 @lru_cache(maxsize=256)
 def _line(words: str, size: int, colour: Colour) -> pygame.Surface:
     """Drawn large and made small: at small sizes the renderer rounds the gaps between letters visibly."""
-    large = font(FINE * size).render(words, True, colour).convert_alpha()
+    face = font(FINE * size)
+    parts = [
+        glyphs.draw(part, face, colour, GROUND) if glyphs.is_mark(part[0]) else face.render(part, True, colour)
+        for part in glyphs.runs(words)
+    ]
+    large = parts[0].convert_alpha() if len(parts) == 1 else _beside(parts)
     small = (max(1, round(large.get_width() / FINE)), max(1, round(large.get_height() / FINE)))
     return pygame.transform.smoothscale(large, small)
 
 
+def _beside(parts: list[pygame.Surface]) -> pygame.Surface:
+    """One picture of all, left to right, each in the middle of the height."""
+    high = max(part.get_height() for part in parts)
+    whole = pygame.Surface((sum(part.get_width() for part in parts), high), pygame.SRCALPHA)
+    left = 0
+    for part in parts:
+        whole.blit(part.convert_alpha(), (left, (high - part.get_height()) // 2))
+        left += part.get_width()
+    return whole
+
+
 def text_size(words: str, size: float) -> tuple[float, float]:
     """Width and height of one line in pixels."""
-    width, height = font(FINE * round(size)).size(words)
-    return width / FINE, height / FINE
+    face = font(FINE * round(size))
+    if not any(map(glyphs.is_mark, words)):
+        width, height = face.size(words)
+        return width / FINE, height / FINE
+    parts = glyphs.runs(words)
+    wide = sum(glyphs.width_of(part, face) if glyphs.is_mark(part[0]) else face.size(part)[0] for part in parts)
+    return wide / FINE, face.size("")[1] / FINE
 
 
 def shorten(words: str, size: float, width: float) -> str:

@@ -16,6 +16,8 @@ import pygame
 
 from app.door import Pixels
 from app.folders import Entry, list_folder, places, printable
+from app.hints import Hint, pad_marks
+from app.hints import said as in_words
 from app.screens.commands import Command, Open, Paste, ToMenu
 from app.widgets import (
     ACCENT,
@@ -37,7 +39,11 @@ from app.window import to_surface
 from controls.errors import UserError
 
 LoadPicture = Callable[[Path], Pixels]
-HINTS = ("Arrows: choose", "Enter: open", "Left: folder above", "A letter: jump", "Ctrl+V: paste a path", "Esc: back")
+HINTS = (
+    Hint("Arrows", "choose", (pygame.K_UP, pygame.K_DOWN)), Hint("Enter", "open", (pygame.K_RETURN,)),
+    Hint("Left", "folder above", (pygame.K_LEFT,)), Hint("A letter", "jump"), Hint("Ctrl+V", "paste a path"),
+    Hint("Esc", "back", (pygame.K_ESCAPE,)),
+)  # fmt: skip
 KINDS = {"up": "folder above", "folder": "folder", "picture": "", "pack": "world pack"}
 HIGH, PAGE = 34, 10  # of a line in units, lines of a page
 
@@ -79,7 +85,7 @@ class BrowseScreen:
         self.entries: list[Entry] = []
         self.focus = 0
         self.said = ""
-        self.dirty = True
+        self.dirty, self.pad = True, False
         self.shown: Pixels | str | None = None  # of the chosen line, see `Preview.ask`
         self._preview = Preview(load)
         self._scroll = 0.0
@@ -178,7 +184,7 @@ class BrowseScreen:
         width, height = surface.get_size()
         scale = unit((width, height))
         margin = round(32 * scale)
-        hints = wrap_parts(HINTS, 21 * scale, width - 2 * margin)
+        hints = wrap_parts(in_words(HINTS, self.pad), 21 * scale, width - 2 * margin)
         foot = round((24 * len(hints) + 20) * scale)
         text(surface, "Your own picture", (margin, 24 * scale), 44 * scale)
         where = printable(str(self.folder)) if self.folder is not None else "Where is it?"
@@ -235,7 +241,8 @@ class BrowseScreen:
                 words, colour = "What the world begins with: the middle of the picture.", QUIET
         elif not words and entry is not None:
             colour = QUIET
-            words = "Reading the picture ..." if entry.kind == "picture" else "Folders open with Enter."
+            enter = pad_marks(pygame.K_RETURN) if self.pad else "Enter"
+            words = "Reading the picture ..." if entry.kind == "picture" else f"Folders open with {enter}."
             words = "A world pack: its scenes are shown in the menu." if entry.kind == "pack" else words
         lines = wrap(words, 20 * scale, room.width) if words else []
         fits = max(1, int((room.bottom - top) / (23 * scale)))

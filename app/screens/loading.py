@@ -10,12 +10,15 @@ from collections.abc import Callable
 import pygame
 
 from app.door import Pixels
+from app.hints import Hint
 from app.pacing import Clock
 from app.screens.commands import Command, ToMenu
 from app.widgets import GROUND, QUIET, WARNING, progress_bar, rounded, shade, text, unit, wrap
 from app.window import to_surface
 
 Progress = Callable[[], tuple[float, str]]
+AROUND = 260  # units above and below the picture for everything else
+BACK = Hint("Esc", "back to the scenes", (pygame.K_ESCAPE,))
 CREEP = 25.0  # seconds in which the bar goes most of the way to the next stage
 
 
@@ -33,7 +36,7 @@ class LoadingScreen:
         self.clock = clock
         self.plain = plain
         self.said = said
-        self.dirty = True
+        self.dirty, self.pad = True, False
         self._picture = to_surface(picture)
         self._shown = 0.0
         self._then = clock.now()
@@ -62,23 +65,25 @@ class LoadingScreen:
         scale = unit(surface.get_size())
         surface.fill(GROUND)
         wide = round(560 * scale)
-        size = (wide, round(wide * self._picture.get_height() / self._picture.get_width()))
-        place = pygame.Rect((width - wide) // 2, round(height / 2 - size[1] / 2 - 70 * scale), *size)
+        aspect = self._picture.get_height() / self._picture.get_width()
+        high = round(min(wide * aspect, height - AROUND * scale))
+        size = (round(high / aspect), high)
+        place = pygame.Rect((width - size[0]) // 2, round(height / 2 - size[1] / 2 - 70 * scale), *size)
         surface.blit(rounded(pygame.transform.smoothscale(self._picture, size), round(12 * scale)), place)
         shade(surface, place, round(150 * (1 - self._shown)), round(12 * scale))
         text(surface, self.title, (width / 2, place.bottom + 28 * scale), 40 * scale, align="centre")
-        bar = pygame.Rect(place.x, round(place.bottom + 88 * scale), wide, round(10 * scale))
+        bar = pygame.Rect((width - wide) // 2, round(place.bottom + 88 * scale), wide, round(10 * scale))
         progress_bar(surface, bar, self._shown)
-        text(surface, self.progress()[1], (place.x, bar.bottom + 16 * scale), 22 * scale, QUIET)
+        text(surface, self.progress()[1], (bar.x, bar.bottom + 16 * scale), 22 * scale, QUIET)
         text(
             surface,
             f"{100 * self._shown:.0f} %",
-            (place.right, bar.bottom + 16 * scale),
+            (bar.right, bar.bottom + 16 * scale),
             22 * scale,
             QUIET,
             "right",
         )
         for number, line in enumerate(wrap(self.said, 22 * scale, width - 96 * scale) if self.said else []):
             text(surface, line, (width / 2, (36 + 26 * number) * scale), 22 * scale, WARNING, "centre")
-        text(surface, "Esc: back to the scenes", (width / 2, height - 44 * scale), 21 * scale, QUIET, "centre")
+        text(surface, BACK.words(self.pad), (width / 2, height - 44 * scale), 21 * scale, QUIET, "centre")
         self.dirty = False

@@ -11,6 +11,8 @@ from pathlib import Path
 import pygame
 
 from app.door import Pixels, SceneLike
+from app.hints import ARROWS, Hint
+from app.hints import said as in_words
 from app.screens.commands import Browse, Command, Forget, LoadSlot, MoveSlot, Open, OpenSettings, Paste, Pick, Quit
 from app.widgets import GROUND, PANEL, QUIET, TEXT, WARNING, ring, rounded, shorten, text, unit, wrap, wrap_parts
 from app.window import to_surface
@@ -18,9 +20,10 @@ from app.window import to_surface
 Thumbnail = Callable[[SceneLike], Pixels]
 ASPECT = 0.625
 HINTS = (
-    "Arrows or mouse: choose", "Enter: walk", "F1: settings", "F4: saved place", "F6, F7: its slot",
-    "O: your own picture", "Esc: quit",
-    "Drop or paste (Ctrl+V) a picture or a world pack",
+    Hint("Arrows or mouse", "choose", ARROWS), Hint("Enter", "walk", (pygame.K_RETURN,)),
+    Hint("F1", "settings", (pygame.K_F1,)), Hint("F4", "saved place", (pygame.K_F4,)),
+    Hint("F6, F7", "its slot", (pygame.K_F6, pygame.K_F7)), Hint("O", "your own picture", (pygame.K_o,)),
+    Hint("Esc", "quit", (pygame.K_ESCAPE,)), Hint("Drop or paste (Ctrl+V)", "a picture or a world pack"),
 )  # fmt: skip
 OWN = ("Your own picture ...", "Choose a file from this machine")
 MOST_LINES = 4  # of a notice
@@ -37,7 +40,7 @@ class MenuScreen:
         self._thumbnail = thumbnail
         self.focus = 0
         self.notice = self.news = ""
-        self.dirty = True
+        self.dirty, self.pad = True, False
         self._cards: list[pygame.Surface] = []
         self._card_size = (0, 0)
         self._rects: list[pygame.Rect] = []
@@ -197,7 +200,7 @@ class MenuScreen:
         said = wrap(self.notice or self.news, 22 * scale, room) if self.notice or self.news else []
         if len(said) > MOST_LINES:
             said = [*said[: MOST_LINES - 1], shorten(" ".join(said[MOST_LINES - 1 :]), 22 * scale, room)]
-        return said, wrap_parts(HINTS, 21 * scale, room)
+        return said, wrap_parts(in_words(HINTS, self.pad), 21 * scale, room)
 
     def _footer(self, size: tuple[int, int], scale: float) -> float:
         """How high the bar at the bottom is."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import pygame
 
+from app.hints import ARROWS, Hint
+from app.hints import said as in_words
 from app.screens.commands import (
     BackTo,
     Command,
@@ -28,13 +30,18 @@ from app.screens.commands import (
     ToMenu,
 )
 from app.slots import Slot
-from app.widgets import ACCENT, LINE, QUIET, TEXT, Row, draw_rows, ring, shade, text, unit
+from app.widgets import ACCENT, LINE, QUIET, TEXT, Row, draw_rows, ring, shade, text, unit, wrap_parts
 from app.window import Pixels, to_surface
 
 Draw = Callable[[pygame.Surface], None]
 Mark = tuple[int, float, Pixels]  # latent frame, seconds back, picture uint8 (Y, X, 3)
 STRIP = 9  # pictures in the strip
 ASPECT = 0.625
+HINTS = (
+    Hint("Arrows", "choose and change", ARROWS), Hint("Enter", "do", (pygame.K_RETURN,)),
+    Hint("F1", "settings", (pygame.K_F1,)), Hint("K", "one step", (pygame.K_k,)),
+    Hint("Esc", "go on", (pygame.K_ESCAPE,)),
+)  # fmt: skip
 
 
 class PauseScreen:
@@ -50,7 +57,7 @@ class PauseScreen:
         self.said = ""
         self.focus = 0
         self.chosen = max(0, len(self.marks) - 1)  # the mark that the strip stands on
-        self.dirty = True
+        self.dirty, self.pad = True, False
         self._rects: list[pygame.Rect] = []
         self._strip: list[pygame.Rect] = []
         self._small: list[pygame.Surface] = [to_surface(picture) for _, _, picture in self.marks]
@@ -160,8 +167,9 @@ class PauseScreen:
         self._strip = []
         self._draw_slot(surface, rows, scale)
         self._draw_strip(surface, rows[self.focus].name == "timeline", scale)
-        hint = "Arrows: choose and change     Enter: do     F1: settings     K: one step     Esc: go on"
-        text(surface, hint, (width / 2, height - 36 * scale), 21 * scale, QUIET, "centre")
+        lines = wrap_parts(in_words(HINTS, self.pad), 21 * scale, width - 32 * scale)
+        for number, line in enumerate(lines, start=-len(lines)):
+            text(surface, line, (width / 2, height + (22 * number - 14) * scale), 21 * scale, QUIET, "centre")
         self.dirty = False
 
     def _draw_slot(self, surface: pygame.Surface, rows: list[Row], scale: float) -> None:

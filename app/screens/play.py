@@ -13,6 +13,7 @@ from app import keyview, overlay
 from app.drift import AWAY, DriftWatch, cross_fade
 from app.figures import rss_mb
 from app.flash import FlashGuard
+from app.hints import held_hints, hotkey_hint, input_hint, play_hints
 from app.hotkeys import HOTKEYS
 from app.player import PlaySession
 from app.reproject import MARGIN, Pair, shift_of
@@ -39,8 +40,6 @@ from controls.devices.mouse import Mouse
 from controls.sampler import InputSampler
 
 SLOW_ANSWER = 2.0  # seconds after which the player is told that the generator is not answering
-FIRST_HINT = "WASD: walk     Mouse: look     Shift: run     Space: jump     E: use     R: back in time     Esc: pause"
-FROZEN_HINT = "Held     K or B: one step     P or Back: go on     Esc or Start: menu"
 HINT_FRAMES = 120
 MESSAGE_TIME = 2.5  # seconds
 FADE = 0.8  # seconds from one picture to another that does not follow it
@@ -73,7 +72,7 @@ class PlayScreen:
         self.guard = FlashGuard()
         self.watch = watch or DriftWatch({})
         self.frozen = False
-        self.dirty = False
+        self.dirty, self.pad = False, False
         self.last: VideoFrame | None = None
         self._pads = pads
         self._mouse = Mouse()
@@ -242,11 +241,12 @@ class PlayScreen:
             back = (session.film.newest - session.rewind_index()) * seconds
             overlay.rewind_bar(surface, back, self._reach(), session.memory_mb, scale)
         elif self._told:
-            overlay.banner(surface, f"The generator has not answered for {session.waiting():.0f} s.  Esc: menu", scale)
+            late = f"The generator has not answered for {session.waiting():.0f} s."
+            overlay.banner(surface, [late, hotkey_hint("pause", "menu", self.pad)], scale)
         elif self.frozen:
-            overlay.banner(surface, FROZEN_HINT, scale)
+            overlay.banner(surface, held_hints(self.pad), scale)
         elif session.figures.frames < HINT_FRAMES:
-            overlay.banner(surface, FIRST_HINT, scale)
+            overlay.banner(surface, play_hints(self.sampler.bindings, self.pad), scale)
 
     def _reach(self) -> float:
         """How far back a rewind reaches, in seconds."""
@@ -298,9 +298,9 @@ class PlayScreen:
         before = self.watch.away
         self.watch.look(frame.pixels)
         if self.watch.away and not before:
-            keys = self.sampler.bindings.inputs.get("reanchor", ())
-            how = f"{keys[0].upper()}, or the pause menu:" if keys else "The pause menu can"
-            self.tell(f"The picture has drifted: {self.watch.away}.  {how} bring it back")
+            how = input_hint(self.sampler.bindings, ("reanchor",), "bring it back", self.pad)
+            how = how or "The pause menu can bring it back"
+            self.tell(f"The picture has drifted: {self.watch.away}.  {how}")
 
     def drawn(self) -> None:
         """What `draw` put into the window was submitted to the display."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 import pygame
 
+from app.hints import Hint, pad_marks
 from app.screens.commands import Command, Rebind
 from app.widgets import Row
 from controls.bindings import LOOK_INPUTS, WINDOW_INPUTS, Bindings
@@ -22,6 +23,11 @@ LABELS = {
 }  # fmt: skip
 PUSHED = 0.6
 NEVER_HELD = (*LOOK_INPUTS, *WINDOW_INPUTS)
+LEAVE, ANOTHER, SWITCH, NONE = (
+    Hint("Esc", "leave it as it was", (pygame.K_ESCAPE,)), Hint("Enter", "another key or button", (pygame.K_RETURN,)),
+    Hint("Left, right", "hold, or switch with each press", (pygame.K_LEFT, pygame.K_RIGHT)),
+    Hint("Delete", "none", (pygame.K_DELETE,)),
+)  # fmt: skip
 CANCEL = ("escape", "pad start", "pad b")
 
 
@@ -54,11 +60,12 @@ class RebindPage:
         self.said = ""
         self._offered: str | None = None  # a source that another input has; pressed again it is taken
 
-    def rows(self) -> list[Row]:
-        """Every input with its sources, then reset and back."""
+    def rows(self, pad: bool = False) -> list[Row]:
+        """Every input with its sources, then reset and back; what to press is named for a `pad`, or for the keys."""
         rows = []
+        press = pad_marks(pygame.K_RETURN) if pad else "Enter"
         for name, sources in self.bindings.inputs.items():
-            words = ", ".join(sources) or "nothing: press Enter"
+            words = ", ".join(sources) or f"nothing: press {press}"
             if name in self.bindings.toggle:
                 words += "  (each press switches)"
             if name == self.listening:
@@ -66,16 +73,16 @@ class RebindPage:
             rows.append(Row(f"bind {name}", LABELS.get(name, name.replace("_", " ").capitalize()), words))
         return [*rows, Row("reset", "As they were in the beginning"), Row("back", "Back")]
 
-    def about(self, row: str) -> str:
-        """A sentence about a row."""
+    def about(self, row: str, pad: bool = False) -> str:
+        """A sentence about a row; what to press is named for a `pad`, or for the keys."""
         if self.listening:
-            return f"{self.said}  Esc, or Start on a pad: leave it as it was.".strip()
+            return f"{self.said}  {LEAVE.words(pad)}.".strip()
         if row == "reset":
             return "All keys and buttons as the program comes with them."
         if row == "back":
             return "To the other settings."
-        hold = "" if row.removeprefix("bind ") in NEVER_HELD else "  Left, right: hold, or switch with each press."
-        return f"{self.said or 'Enter: another key or button.'}{hold}  Delete, X: none.  When you go on playing."
+        hold = "" if row.removeprefix("bind ") in NEVER_HELD else f"  {SWITCH.words(pad)}."
+        return f"{self.said or ANOTHER.words(pad) + '.'}{hold}  {NONE.words(pad)}.  When you go on playing."
 
     def listen(self, event: pygame.event.Event) -> Command | None:
         """While listening: take what was pressed, or say why not."""

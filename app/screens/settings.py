@@ -13,13 +13,20 @@ from dataclasses import replace
 
 import pygame
 
+from app.hints import ARROWS, Hint, hotkey_hint
+from app.hints import said as in_words
 from app.options import OPTIONS, Option
 from app.screens.commands import Change, CloseSettings, Command
 from app.screens.rebind import RebindPage
 from app.settings import Settings
-from app.widgets import ACCENT, GROUND, LINE, PANEL, QUIET, Row, ring, shade, text, text_size, unit, wrap
+from app.widgets import ACCENT, GROUND, LINE, PANEL, QUIET, Row, ring, shade, text, text_size, unit, wrap, wrap_parts
 from controls.bindings import Bindings
 
+HINTS = (
+    Hint("Arrows", "choose and change", ARROWS),
+    Hint("Enter", "do", (pygame.K_RETURN,)),
+    Hint("Esc", "back", (pygame.K_ESCAPE,)),
+)
 HEIGHT, GAP, SECTION = 40, 8, 34  # of a row, between rows, and above a section, in units
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -41,7 +48,7 @@ class SettingsScreen:
         self.said = ""
         self.page = "main"
         self.focus = 0
-        self.dirty = True
+        self.dirty, self.pad = True, False
         self._scroll = 0.0
         self._rects: list[pygame.Rect] = []
 
@@ -53,18 +60,19 @@ class SettingsScreen:
     def rows(self) -> list[Row]:
         """The lines of this page."""
         if self.page == "keys":
-            return self.keys.rows()
+            return self.keys.rows(self.pad)
         rows = [Row(option.name, option.label, option.shown(self.settings)) for option in OPTIONS]
         return [*rows, Row("keys", "Keys and buttons ..."), Row("back", "Back")]
 
     def _about(self, row: str) -> list[str]:
         """What stands in the panel at the bottom."""
         if self.page == "keys":
-            return [self.keys.about(row)]
+            return [self.keys.about(row, self.pad)]
         option = BY_NAME.get(row)
         if option is None:
             return [{"keys": "What each key, button and stick does.", "back": "To where you came from."}[row]]
-        return [option.about, option.effect]
+        hint = hotkey_hint(option.hotkey, "the same while playing", self.pad)
+        return [f"{option.about}  {hint}".strip(), option.effect]
 
     def handle(self, event: pygame.event.Event) -> Command | None:
         """Keys, mouse and wheel; while listening, anything that can be bound."""
@@ -216,7 +224,7 @@ class SettingsScreen:
         self, surface: pygame.Surface, row: str, panel: pygame.Rect, room: pygame.Rect, scale: float
     ) -> None:
         surface.fill(PANEL, panel)
-        hint = "Arrows: choose and change     Enter: do     Esc: back"
+        (hint,) = wrap_parts(in_words(HINTS, self.pad), 19 * scale, float("inf"))
         text(surface, hint, (room.x, panel.bottom - 28 * scale), 19 * scale, QUIET)
         lines = [line for part in self._about(row) for line in wrap(part, 22 * scale, room.width)]
         for number, line in enumerate(lines[:3]):

@@ -185,7 +185,7 @@ def test_by_itself_only_when_it_is_set(visit: Visit, monkeypatch: pytest.MonkeyP
     assert session is not None and play is not None
     monkeypatch.setattr(play.watch, "usual", {"saturation": (2.0, 3.0)})  # nothing is as colourful as that
     visit.until(lambda: bool(play.watch.away), 40)
-    assert play._message is not None and "too grey" in play._message[0] and "T, or the pause menu" in play._message[0]
+    assert play._message is not None and "too grey" in play._message[0] and "T: bring it back" in play._message[0]
     assert ("picture", play.watch.words()) in play._lines()
     then = session.frame_index
     visit.until(lambda: session.frame_index > then + 3)

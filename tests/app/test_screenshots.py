@@ -101,7 +101,7 @@ def _play(photographer: Photographer) -> None:
     one._change("hud", "full")
     play.watch = DriftWatch({"saturation": (0.1, 0.2), "sharpness": (0.1, 0.2), "entropy": (3.0, 5.0)}, "too grey")
     play.watch.stats = {"saturation": 0.05, "sharpness": 0.12, "entropy": 4.2}
-    play.tell("The picture has drifted: too grey.  T, or the pause menu: bring it back")
+    play.tell("The picture has drifted: too grey.  T: bring it back")
     take("play-figures")
     play._message = None
     play.freeze(True)

@@ -14,6 +14,7 @@ import pytest
 from fake_world import make_door
 
 from app import main, program, widgets, window
+from app.hints import said as said_hints
 from app.screens.commands import (
     BackTo,
     Browse,
@@ -125,15 +126,16 @@ def test_the_focused_scene_is_always_in_sight(opened: Window, tmp_path: Path, si
 
 
 @pytest.mark.parametrize("size", [(480, 300), (640, 480), (900, 500), (1280, 720), (1920, 400), (3840, 2160)])
+@pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("words", ["", "It was the failure number 3 in a row, so the walk has ended.", "a word " * 60])
 def test_a_notice_and_the_hints_are_readable_at_once(
-    opened: Window, tmp_path: Path, size: tuple[int, int], words: str
+    opened: Window, tmp_path: Path, size: tuple[int, int], words: str, pad: bool
 ) -> None:
     menu, surface, scale = make_menu(tmp_path), pygame.Surface(size), widgets.unit(size)
-    menu.notice = words
+    menu.notice, menu.pad = words, pad
     menu.draw(surface)
     said, hints = menu.lines(size[0], scale)
-    assert " ".join(" ".join(hints).split()) == " ".join(HINTS), "every hint, whole"
+    assert " ".join(" ".join(hints).split()) == " ".join(said_hints(HINTS, pad)), "every hint, whole"
     assert len(said) <= 4 and (" ".join(said) == words.strip() or said[-1].endswith("..."))
     lines = [widgets.text_size(line, 22 * scale) for line in said] + [widgets.text_size(h, 21 * scale) for h in hints]
     assert len(menu.places) == len(lines) == len(said) + len(hints)
