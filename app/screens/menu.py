@@ -22,7 +22,7 @@ ASPECT = 0.625
 HINTS = (
     Hint("Arrows or mouse", "choose", ARROWS), Hint("Enter", "walk", (pygame.K_RETURN,)),
     Hint("F1", "settings", (pygame.K_F1,)), Hint("F4", "saved place", (pygame.K_F4,)),
-    Hint("F6, F7", "its slot", (pygame.K_F6, pygame.K_F7)), Hint("O", "your own picture", (pygame.K_o,)),
+    Hint("F6, F7", "its slot", (pygame.K_PAGEUP, pygame.K_PAGEDOWN)), Hint("O", "your own picture", (pygame.K_o,)),
     Hint("Esc", "quit", (pygame.K_ESCAPE,)), Hint("Drop or paste (Ctrl+V)", "a picture or a world pack"),
 )  # fmt: skip
 OWN = ("Your own picture ...", "Choose a file from this machine")
@@ -95,6 +95,8 @@ class MenuScreen:
             pygame.K_F4: LoadSlot(),
             pygame.K_F6: MoveSlot(-1),
             pygame.K_F7: MoveSlot(1),
+            pygame.K_PAGEUP: MoveSlot(-1),  # a pad's shoulders
+            pygame.K_PAGEDOWN: MoveSlot(1),
         }
         if key in places:
             return places[key]

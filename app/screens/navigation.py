@@ -22,6 +22,7 @@ KEYS = {
     "pad back": pygame.K_o,
     "pad left shoulder": pygame.K_PAGEUP,
     "pad right shoulder": pygame.K_PAGEDOWN,
+    "pad right stick press": pygame.K_F4,
 }
 PUSHED, LET_GO = 0.6, 0.4  # of the way to the rim
 STICK = {

@@ -137,6 +137,19 @@ def test_every_hint_of_the_menus_has_buttons_that_do_it_or_is_left_out() -> None
     assert kept >= 15
 
 
+def test_saved_places_are_within_reach_of_a_pad_in_the_menu(visit: Visit) -> None:
+    pads, words = PadKeys(), " ".join(hints.said(menu.HINTS, pad=True))
+    wanted = {
+        "pad left shoulder": commands.MoveSlot(-1),
+        "pad right shoulder": commands.MoveSlot(1),
+        "pad right stick press": commands.LoadSlot(),
+    }
+    for source, command in wanted.items():
+        event = pads.key_event(button(source))
+        assert event is not None and visit.program.menu.handle(event) == command
+        assert glyphs.mark_of(source) in words
+
+
 def test_hints_of_play_name_what_is_bound() -> None:
     bindings = load_bindings()
     lines = hints.play_hints(bindings, pad=False)
