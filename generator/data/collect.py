@@ -316,7 +316,7 @@ def collect(
 ) -> dict[str, Any]:
     """Record at least `frames` video frames of a world into `out`; the same call resumes. Returns figures of the run.
 
-    `maps`: a range such as 0-23 for halls, whose `size` is one of EXTENTS; names such as E1M1,MAP04 for freedoom.
+    `maps`: a range such as 0-23 for halls, whose `size` is one of SIZES; names such as E1M1,MAP04 for freedoom.
     UserError on bad arguments.
     """
     out = Path(out)

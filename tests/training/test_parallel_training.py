@@ -106,19 +106,12 @@ def test_two_processes_are_one_and_two_go_on_as_four(stage, tmp_path, monkeypatc
     right = weights_of(module.train(config, tmp_path / "one", quiet=True))
     further = weights_of(module.train(dataclasses.replace(config, steps=3), tmp_path / "one", quiet=True))
 
-    def act(steps):
-        def train(meeting):
-            in_team(monkeypatch, meeting)
-            return weights_of(module.train(dataclasses.replace(config, steps=steps), tmp_path / "several", quiet=True))
-
-        return train
-
-    for made in together(2, act(2)):
+    for made in together(2, training(monkeypatch, module, config, tmp_path / "several", steps=2)):
         assert apart(made, right, module) < WEIGHT < 2 * WEIGHT < apart(right, begun, module)
     left = {path.name for path in (tmp_path / "several").iterdir()}
     assert {"resume.json", "resume-00000002", "snapshot", "metrics.jsonl"} <= left
     assert not list((tmp_path / "several").rglob("*.metadata"))
-    for made in together(4, act(3)):
+    for made in together(4, training(monkeypatch, module, config, tmp_path / "several", steps=3)):
         assert apart(made, further, module) < 2 * WEIGHT < apart(further, right, module)
     assert json.loads((tmp_path / "several" / "resume.json").read_text())["plain"]["step"] == 3
     load_weights(tmp_path / "several" / "snapshot")

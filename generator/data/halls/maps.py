@@ -100,9 +100,16 @@ def _finish_endless(seed: int, number: int, theme: int) -> tuple[Canvas, int, Ma
     finish_eaves(c)
     sunlight(c, SUN, look.sun_elevation, look.day, look.dusk)
     grid, floor = walk_grid(c)
-    seen = reachable(grid & walked, floor, first)
+    return c, theme, _info(number, seed, theme, "Endless", first, reachable(grid & walked, floor, first), floor)
+
+
+def _info(
+    number: int, seed: int, theme: int, place: str, first: tuple[int, int], seen: np.ndarray, floor: np.ndarray
+) -> MapInfo:
+    """What is known of a map whose walk begins in the middle of cell `first` (y, x)."""
+    look = THEMES[theme]
     start = (first[1] * CELL + CELL // 2, first[0] * CELL + CELL // 2)
-    return c, theme, MapInfo(f"MAP{number + 1:02d}", seed, look.name, f"{look.title}: Endless", start, 90, seen, floor)
+    return MapInfo(f"MAP{number + 1:02d}", seed, look.name, f"{look.title}: {place}", start, 90, seen, floor)
 
 
 def draw_map(world_seed: int, number: int, size: str = "grand") -> tuple[Canvas, int, MapInfo]:
@@ -126,10 +133,7 @@ def draw_map(world_seed: int, number: int, size: str = "grand") -> tuple[Canvas,
             break
     else:
         raise AssertionError(f"map {number} of world {world_seed}: no joined plan in 20 tries")
-    start = (first[1] * CELL + CELL // 2, first[0] * CELL + CELL // 2)
-    look = THEMES[theme]
-    title = f"{look.title}: {PLACES[number // len(THEMES) % len(PLACES)]}"
-    return c, theme, MapInfo(f"MAP{number + 1:02d}", seed, look.name, title, start, 90, seen, floor)
+    return c, theme, _info(number, seed, theme, PLACES[number // len(THEMES) % len(PLACES)], first, seen, floor)
 
 
 assert CELL == 2 * SUB

@@ -26,7 +26,7 @@ def map_infos(seed: int, maps: int, first: int = 0, size: str = "grand") -> list
 def build(seed: int, maps: int, out: Path, first: int = 0, size: str = "grand") -> list[MapInfo]:
     """Write `maps` maps of world `seed`, from number `first`, to the PK3 `out`; MAP names count from first + 1.
 
-    `size` is one of EXTENTS.
+    `size` is one of SIZES.
     UserError when the disk refuses.
     """
     assert maps >= 1 and first >= 0 and first + maps <= 999, (maps, first)
