@@ -48,11 +48,11 @@ class Eye:
     @torch.no_grad()
     def open(self, first: Tensor, pace: Tensor | None = None) -> None:
         """Begin with the normalised latents of the first pictures (B, C, H, W), standing or at a pace (B, Z)."""
-        self.pace = self.turn.no_pace(len(first)) if pace is None else pace
         like = next(self.vae.decoder.parameters())
         self.memory = self.vae.decoder.init_state(len(first), (first.shape[-2], first.shape[-1]), like)
         self.views = None
         self._show(first.to(like), True)
+        self.pace = self.turn.stand(self.picture) if pace is None else pace
 
     @torch.no_grad()
     def see(self, latent: Tensor) -> None:
@@ -68,9 +68,11 @@ class Eye:
 
     @torch.no_grad()
     def ahead(self, look: Tensor, actions: Tensor) -> Tensor:
-        """The reprojected latents (B, C, H, W) under look (B, ticks, 2) degrees and encoded actions (B, ticks, P)."""
+        """The reprojected latents (B, C or C + K, H, W) under look (B, ticks, 2) degrees and encoded actions
+        (B, ticks, P).
+        """
         self.views, self.pace = self.turn.ahead(self.picture, look, actions, self.pace)
-        return self.turn(self.views.pictures).float()
+        return self.turn.told(self.turn(self.views.pictures).float(), self.views.pose)
 
 
 class Conditions(Protocol):

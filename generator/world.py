@@ -85,11 +85,11 @@ class World:
             raise UserError(f"The first frame is {picture.shape}, this world needs {(height, width, 3)}; resize it.")
         latent = encode_picture(self._tokenizer, picture)
         self._backend.transformer.reset(latent, seed)
-        if self._backend.reprojection:
-            self._backend.reprojection.reset()
         self._ready = True
         frames = self._backend.decoder.first(latent)
         self._picture[:] = frames[-1]
+        if self._backend.reprojection:
+            self._backend.reprojection.reset(self._picture)
         return frames
 
     def step(self, action: Action) -> Pixels:

@@ -19,10 +19,12 @@ from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 from generator.training.helpers import save_tensors
+from generator.training.parallax import begin_with
 
 os.environ.setdefault("CI", "true")  # openvino's converter then sends no reports, which would wait for a network
 
 SIZE, HFOV, FRAMES = (64, 64), 90.0, 69
+PERIOD = 512.0  # map units, of the tiny place
 SPLITS = ("train", "train", "held_map", "held_seed")
 
 
@@ -133,6 +135,17 @@ def tiny_parallax() -> Parallax:
 
 
 @pytest.fixture(scope="session")
+def tiny_place(tiny_parallax) -> Parallax:
+    """The tiny parallax in a place of its own."""
+    torch.manual_seed(5)
+    made = Parallax(dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True)).requires_grad_(False)
+    begin_with(made, tiny_parallax, "test")
+    for parameter in made.place.parameters():
+        parameter.copy_(as_stored(parameter).float())
+    return made.eval()
+
+
+@pytest.fixture(scope="session")
 def tokenizer_run(tiny_vae, tmp_path_factory):
     """A folder as the tokenizer stage leaves it."""
     folder = tmp_path_factory.mktemp("tokenizer_run")
@@ -159,17 +172,18 @@ def latents(tiny_vae, tiny_parallax, data_set, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def make_world(tiny_vae, tiny_parallax, make_dit, tmp_path_factory):
-    """A function that writes a tiny world's weights folder."""
+def make_world(tiny_vae, tiny_parallax, tiny_place, make_dit, tmp_path_factory):
+    """A function that writes a tiny world's weights folder; it is a `place` if told."""
 
-    def make(seed: int = 0, **changes):
-        dit = make_dit(seed, **changes)
+    def make(seed: int = 0, place: bool = False, **changes):
+        parallax = tiny_place if place else tiny_parallax
+        dit = make_dit(seed, **{"place_channels": tiny_place.told if place else 0, **changes})
         folder = tmp_path_factory.mktemp("world")
         config = WorldConfig(
             "debug", SIZE, HFOV, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec(),
-            tiny_parallax.config if dit.config.reproject else None,
+            parallax.config if dit.config.reproject else None,
         )  # fmt: skip
-        save_weights(folder, config, tiny_vae, dit.state_dict(), parallax=tiny_parallax if config.parallax else None)
+        save_weights(folder, config, tiny_vae, dit.state_dict(), parallax=parallax if config.parallax else None)
         return folder
 
     return make
@@ -179,6 +193,12 @@ def make_world(tiny_vae, tiny_parallax, make_dit, tmp_path_factory):
 def world_folder(make_world):
     """The weights folder of one tiny world."""
     return make_world()
+
+
+@pytest.fixture(scope="session")
+def place_folder(make_world):
+    """The weights folder of one tiny world that is a place."""
+    return make_world(place=True)
 
 
 @pytest.fixture(scope="session")

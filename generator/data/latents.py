@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.tokenizer.vae import VideoVAE
 
+PLAN = [0, 1, 3]  # x, y and yaw of a recorded pose
 REPROJECTED_AT_ONCE = 6  # latent frames; bounds memory
 ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
 
@@ -45,8 +46,9 @@ ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the res
 class Batch:
     """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
     look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W), and the
-    pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units. `places` says which
-    (clip of the split, latent frame) each of the batch begins at.
+    pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units, and pose
+    (B, 1 + F, 3) is x, y and yaw at the picture before each frame and at the last. `places` says which (clip of the
+    split, latent frame) each of the batch begins at.
     """
 
     first: Tensor
@@ -57,12 +59,19 @@ class Batch:
     ahead: Tensor | None = None
     pace: Tensor | None = None
     moves: Tensor | None = None
+    pose: Tensor | None = None
     places: tuple[tuple[int, int], ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        parts = (self.first, self.target, self.actions, self.rays, self.look, self.ahead, self.pace, self.moves)
-        return Batch(*(v if v is None else v.to(device, non_blocking=True) for v in parts), self.places)  # type: ignore[arg-type]
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {n: v.to(device, non_blocking=True) for n, v in parts.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    @property
+    def told(self) -> int:
+        """How many channels of `ahead`, the last, are of the place."""
+        return 0 if self.ahead is None else self.ahead.shape[2] - self.target.shape[2]
 
     @property
     def recycled(self) -> Tensor:
@@ -101,11 +110,18 @@ def encode_clip(vae: VideoVAE, frames: npt.NDArray[np.uint8], dtype: torch.dtype
 
 @torch.no_grad()
 def reprojected(
-    turn: Reprojector, latents: Tensor, look: Tensor, actions: Tensor, dtype: torch.dtype
+    turn: Reprojector,
+    latents: Tensor,
+    look: Tensor,
+    actions: Tensor,
+    dtype: torch.dtype,
+    pose: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`ahead` (F, C, H, W) of a clip and the pace (F, Z) before each: what an `Eye` would make of its true pictures.
+    """The views' part of `ahead` (F, C, H, W) of a clip and the pace (F, Z) before each: what an `Eye` would make of
+    its true pictures.
 
-    Latents (1 + F, C, H, W) are decoded, moved by look (F, ticks, 2) and encoded actions (F, ticks, P), encoded.
+    Latents (1 + F, C, H, W) are decoded, moved by look (F, ticks, 2) and encoded actions (F, ticks, P), encoded. With
+    pose (1 + F, 3) each pace has the recorded one.
     """
     vae, made, paces, pace = turn.vae, [], [], turn.no_pace(1)
     with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
@@ -113,6 +129,7 @@ def reprojected(
         for k in range(0, len(look), REPROJECTED_AT_ONCE):
             views = []
             for i in range(k, min(k + REPROJECTED_AT_ONCE, len(look))):
+                pace = turn.at(pace, None if pose is None else pose[i : i + 1])
                 paces.append(pace)
                 view, pace = turn.ahead(pictures[i : i + 1], look[i : i + 1], actions[i : i + 1], pace)
                 views.append(view.pictures)
@@ -121,10 +138,10 @@ def reprojected(
 
 
 def parallax_hash(parallax: Parallax | None) -> str:
-    """SHA-256 that names a parallax as a weights folder keeps it; empty without one."""
+    """SHA-256 that names what moves a parallax's pictures, as a weights folder keeps it; empty without one."""
     if parallax is None:
         return ""
-    tensors = sorted(parallax.state_dict().items())
+    tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith("place.")]
     return hashlib.sha256(b"".join(n.encode() + as_stored(t).float().numpy().tobytes() for n, t in tensors)).hexdigest()
 
 
@@ -145,7 +162,7 @@ class Encoding:
         path = self.out / f"{index:06d}.npz"
         names, by = _contents(path)
         foreseen = not self.reproject or ("ahead" in names and by == self.by)
-        if foreseen and {"alone", "moves"} <= names:
+        if foreseen and {"alone", "moves", "pose"} <= names:
             return
         arrays = _arrays(path)
         clip, device = dataset.clip(index), next(self.vae.parameters()).device
@@ -155,13 +172,15 @@ class Encoding:
             arrays |= {"keys": clip.keys, "look": clip.look}
         pose = clip.pose.astype(np.float64)
         arrays["moves"] = relative_pose(pose[:-1], pose[1:])[1].astype(np.float32)
+        arrays["pose"] = clip.pose[:: dataset.spec.ticks, PLAN].astype(np.float32)
         if self.reproject and not foreseen:
             latents = torch.from_numpy(arrays["latents"]).float().to(device)
             look = torch.from_numpy(clip.look[1:]).to(device).unflatten(0, (len(latents) - 1, -1))
             rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], dataset.spec)).to(device)
             turn = Reprojector(self.vae, dataset.meta["hfov"], self.parallax)
-            ahead, pace = reprojected(turn, latents, look, rows.unflatten(0, look.shape[:2]), self.dtype)
-            arrays |= {"ahead": ahead.half().cpu().numpy(), "pace": pace.half().cpu().numpy(), "by": np.array(self.by)}
+            given = (latents, look, rows.unflatten(0, look.shape[:2]), self.dtype)
+            ahead, paces = reprojected(turn, *given, torch.from_numpy(arrays["pose"]).to(device))
+            arrays |= {"ahead": ahead.half().cpu().numpy(), "pace": paces.cpu().numpy(), "by": np.array(self.by)}
         blob = io.BytesIO()
         np.savez(blob, **arrays)
         write_atomic(path, blob.getvalue())
@@ -256,6 +275,18 @@ class LatentClips:
         self.clips = [self._load(folder / f"{i:06d}.npz") for i in chosen]
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
+        self.turn: Reprojector | None = None
+
+    def tell(self, turn: Reprojector | None) -> None:
+        """From now on `ahead` of a batch also has the place that the recorded pose looks at, where `turn` knows one.
+
+        UserError when the latents are too old for that.
+        """
+        self.turn = turn if turn is not None and turn.parallax is not None and turn.parallax.place is not None else None
+        if self.turn and not all("pose" in clip for clip in self.clips):
+            raise UserError(
+                "These latents hold no poses, which a world that is one place needs; encode the clips again."
+            )
 
     def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:
         try:
@@ -286,7 +317,7 @@ class LatentClips:
     ) -> Batch:
         """Windows at given (clip, latent start); without rng each begins from a lone picture."""
         firsts, targets, keys, looks = [], [], [], []
-        aheads, paces, moves = [], [], []
+        aheads, paces, moves, poses = [], [], [], []
         for index, start in places:
             clip = self.clips[index]
             lone = rng is None or rng.random() < ALONE_FRACTION
@@ -301,19 +332,26 @@ class LatentClips:
                 paces.append(clip["pace"][start])
             if "moves" in clip:
                 moves.append(clip["moves"][rows.start - 1 : rows.stop - 1])
+            if "pose" in clip:
+                poses.append(clip["pose"][start : start + 1 + frames])
         height, width = targets[0].shape[-2:]
         look = np.stack(looks)
         actions = encode_rows(np.stack(keys), look, self.spec)
         rays = self.camera.ray_map(look, height, width)
         group = (len(places), frames, self.ticks)
+        pose = torch.from_numpy(np.stack(poses)).float() if poses else None
+        ahead = torch.from_numpy(np.stack(aheads)).float() if aheads else None
+        if self.turn and ahead is not None and pose is not None:
+            ahead = self.turn.told(ahead.flatten(0, 1), pose[:, 1:].flatten(0, 1)).unflatten(0, ahead.shape[:2])
         return Batch(
             torch.from_numpy(np.stack(firsts)).float(),
             torch.from_numpy(np.stack(targets)).float(),
             torch.from_numpy(actions.reshape(*group, -1)),
             torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
             torch.from_numpy(look.reshape(*group, 2)).float(),
-            torch.from_numpy(np.stack(aheads)).float() if aheads else None,
+            ahead,
             torch.from_numpy(np.stack(paces)).float() if paces else None,
             torch.from_numpy(np.stack(moves).reshape(*group, 3)) if moves else None,
+            pose,
             tuple(places),
         )

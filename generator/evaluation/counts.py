@@ -113,7 +113,7 @@ def embedding(config: DiTConfig) -> Part:
         Product(n, c.model_width, c.latent_channels * area),
     ]
     if c.reproject:
-        layers.append(Product(n, c.model_width, c.recycled_channels * area))
+        layers.append(Product(n, c.model_width, c.carried_channels * area))
     return sum_up("embedding", layers)
 
 

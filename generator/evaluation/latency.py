@@ -200,9 +200,10 @@ def first_picture(backend: Backend, weights: Weights) -> Pixels:
     """Begin the benchmark's walk; its first picture (Y, X, 3) as decoded."""
     latent, seed = begin(weights)
     backend.transformer.reset(latent, seed)
+    picture = backend.decoder.first(latent)[-1]
     if backend.reprojection:
-        backend.reprojection.reset()
-    return backend.decoder.first(latent)[-1]
+        backend.reprojection.reset(picture)
+    return picture
 
 
 def look_ahead(backend: Backend, picture: Pixels, inputs: tuple[Float, Float, Float]) -> torch.Tensor | None:

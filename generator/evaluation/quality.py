@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from torch import Tensor
 from controls.action import encode_rows
 from controls.camera import Camera
 from generator.checkpoint import Weights
-from generator.data.latents import reprojected, video_tensor
+from generator.data.latents import PLAN, reprojected, video_tensor
 from generator.evaluation.motion import View, turned
 from generator.rollout import Conditions, Eye, advance, frame_noise, start, with_ahead
 from generator.tokenizer.reproject import Reprojector, to_picture
@@ -60,13 +60,14 @@ class Scores:
 @dataclass(frozen=True)
 class Inputs:
     """What the transformer is given for a clip: latents (1 + F, C, H, W), actions (F, ticks, P), rays (F, R, H, W),
-    look (F, ticks, 2) in degrees.
+    look (F, ticks, 2) in degrees; pose (1 + F, 3) of its pictures where the world is one place.
     """
 
     latents: Tensor
     actions: Tensor
     rays: Tensor
     look: Tensor
+    pose: Tensor | None = None
 
     def conditions(self) -> Conditions:
         """The same as a batch of one, as `rollout` takes it."""
@@ -84,8 +85,17 @@ class Led:
 
 
 @torch.inference_mode()
-def prepare(weights: Weights, frames: Pixels, keys: npt.NDArray[np.uint8], look: npt.NDArray[np.float32]) -> Inputs:
-    """Encode a stretch of video (T, Y, X, 3) and its ticks (T, K), (T, 2); T is 1 + ticks * F."""
+def prepare(
+    weights: Weights,
+    frames: Pixels,
+    keys: npt.NDArray[np.uint8],
+    look: npt.NDArray[np.float32],
+    pose: npt.NDArray[np.float32] | None = None,
+) -> Inputs:
+    """Encode a stretch of video (T, Y, X, 3) and its ticks (T, K), (T, 2); T is 1 + ticks * F.
+
+    Its poses (T, 5) matter where the world is one place; not given, they are read from the pictures.
+    """
     config = weights.config
     mean = weights.tokenizer.encode(video_tensor(frames)[None])[0]
     latents = weights.tokenizer.normalise(mean)[0]
@@ -95,7 +105,13 @@ def prepare(weights: Weights, frames: Pixels, keys: npt.NDArray[np.uint8], look:
     camera = Camera(config.hfov, config.picture[0] / config.picture[1])
     turn = np.clip(look[1:], -spec.max_look, spec.max_look).astype(np.float32).reshape(count, spec.ticks, 2)
     rays = camera.ray_map(turn, height, width).reshape(count, -1, height, width)
-    return Inputs(latents, *(torch.from_numpy(v) for v in (actions, rays, turn)))
+    made = Inputs(latents, *(torch.from_numpy(v) for v in (actions, rays, turn)))
+    place = weights.parallax.place if weights.parallax else None
+    if place is None:
+        return made
+    if pose is None:
+        return replace(made, pose=place.locate(video_tensor(frames[:: spec.ticks])))
+    return replace(made, pose=torch.from_numpy(pose[:: spec.ticks, PLAN]).float())
 
 
 @torch.inference_mode()
@@ -109,7 +125,8 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
     noise = torch.stack([frame_noise(seed, k, tuple(target.shape[1:])) for k in range(len(target))])
     ahead = None
     if turn := weights.reprojector():
-        ahead = reprojected(turn, inputs.latents, inputs.look, inputs.actions, torch.float32)[0]
+        ahead = reprojected(turn, inputs.latents, inputs.look, inputs.actions, torch.float32, inputs.pose)[0]
+        ahead = turn.told(ahead, None if inputs.pose is None else inputs.pose[1:])
     given = (noise, with_ahead(inputs.latents[:-1], ahead), inputs.actions, inputs.rays)
     noise, recycled, actions, rays = (v[None] for v in given)
     velocity = weights.dit(noise, recycled, torch.ones(1), actions, rays)
@@ -140,7 +157,8 @@ class Composer:
     def __call__(self, last: Tensor, video: Tensor) -> Tensor:
         """Decoded video (1, ticks, 3, Y, X) after the true picture `last` (1, 3, Y, X); one latent frame per call."""
         given = (self.inputs.look[None, self.k], self.inputs.actions[None, self.k])
-        views, self.pace = self.turn.ahead(to_picture(last), *given, self.pace)
+        at = None if self.inputs.pose is None else self.inputs.pose[None, self.k]
+        views, self.pace = self.turn.ahead(to_picture(last), *given, self.turn.at(self.pace, at))
         self.k += 1
         return self.turn.compose(views, to_picture(video))
 

@@ -236,7 +236,7 @@ def judge(weights: Weights, stretch: Stretch, scores: Scores, stills: Stills, se
     """Score one stretch in every way; returns the pictures of its free rollout (T, Y, X, 3)."""
     frames, clip, ticks = stretch.frames, stretch.clip, stretch.ticks
     count = len(frames)
-    inputs = prepare(weights, frames, clip.keys[:count], clip.look[:count])
+    inputs = prepare(weights, frames, clip.keys[:count], clip.look[:count], clip.pose[:count])
     baselines = _Baselines(scores, stretch, View(frames.shape[2], frames.shape[1], weights.config.hfov))
     rebuilt, following = [], []
     for k, (again, guess) in enumerate(decoded(weights, inputs.latents, next_latents(weights, inputs, seed), inputs)):

@@ -89,6 +89,7 @@ class Judge:
     def __init__(self, study: TeacherStudy, weights: Weights) -> None:
         clips = LatentClips(Path(study.latents), judged_split(Path(study.latents)))
         check_fit(study.learning("ld3", max(study.calls)), weights, clips)
+        clips.tell(weights.reprojector())
         context = make_context(clips, weights.dit, study.judged, study.history, study.seed, "judge")
         path = Path(study.run) / "judge.safetensors"
         about = {"weights": weights.hash, "judged": study.judged, "steps": study.target_steps, "seed": study.seed}

@@ -90,6 +90,6 @@ def _versions(weights: Weights, clip: Clip, window: Window, seed: int) -> dict[s
     frames = clip.frames(window.start, window.end - window.start)
     if not window.judged:
         return {"reference": frames}
-    inputs = prepare(weights, frames, clip.keys[part], clip.look[part])
+    inputs = prepare(weights, frames, clip.keys[part], clip.look[part], clip.pose[part])
     rebuilt = np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
     return {"real": frames, "rebuilt": rebuilt, "free": free_pictures(weights, inputs, seed)}

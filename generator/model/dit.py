@@ -6,7 +6,8 @@ The input of latent frame k is the channel concat of noisy_k, frame_{k-1} (the r
 the output is the velocity of frame k. The first picture has no token block: it is only the recycled frame of frame 0
 here (the first generated one). Source: AAPT sections 3.1 to 3.3 and 4.
 With `reproject` the recycled channels are 2C: frame_{k-1} as it is and as the commanded look turns it
-(tokenizer/reproject.py), and each token says how much of either to carry over (both ours).
+(tokenizer/reproject.py), and each token says how much of either to carry over (both ours). Where the world is one
+place, K more channels tell of it (tokenizer/place.py).
 
 Does not know about schedules, losses, tokenizers or where noise comes from.
 """
@@ -54,11 +55,22 @@ class DiTConfig:
     reference_columns: int = 0
     reproject: bool = False
     recycle: bool = True
+    place_channels: int = 0
+
+    @property
+    def carried_channels(self) -> int:
+        """Channels of the recycled frame that are latents."""
+        return self.latent_channels * (2 if self.reproject else 1)
 
     @property
     def recycled_channels(self) -> int:
-        """Channels of the recycled frame."""
-        return self.latent_channels * (2 if self.reproject else 1)
+        """Channels of the recycled frame, with what it is told of the place."""
+        return self.carried_channels + self.place_channels
+
+    @property
+    def ahead_channels(self) -> int:
+        """Channels of what lies ahead: all that is recycled but the last latent frame."""
+        return self.recycled_channels - self.latent_channels
 
     @property
     def rows(self) -> int:
@@ -118,7 +130,7 @@ class CausalDiT(nn.Module):
         self.text_in = nn.Linear(config.text_width, width) if config.text_width else None
         self.blocks = nn.ModuleList(new_block(config) for _ in range(config.depth))
         self.out = nn.Linear(width, config.latent_channels * area)
-        self.carry = nn.Linear(width, config.recycled_channels * area) if config.reproject else None
+        self.carry = nn.Linear(width, config.carried_channels * area) if config.reproject else None
         angles = space_angles(config.rows, config.columns, width // config.heads, config.reference)
         self.register_buffer("space_cos", angles.cos(), persistent=False)
         self.register_buffer("space_sin", angles.sin(), persistent=False)
@@ -265,7 +277,8 @@ class CausalDiT(nn.Module):
         if self.config.recycle:
             return recycled
         first = torch.arange(start, start + recycled.shape[1], device=recycled.device) == 0
-        return recycled * first[None, :, None, None, None].to(recycled)
+        latents, told = recycled.split((self.config.carried_channels, self.config.place_channels), dim=2)
+        return torch.cat([latents * first[None, :, None, None, None].to(recycled), told], dim=2)
 
     def enter(
         self, noisy: Tensor, recycled: Tensor, time: Tensor, actions: Tensor, rays: Tensor
@@ -296,9 +309,10 @@ class CausalDiT(nn.Module):
         return self._unpatchify(self.out(self._finish(x, final)))
 
     def carried(self, x: Tensor, final: Tensor, recycled: Tensor) -> Tensor:
-        """What is carried over from the recycled channels (B, F, 2C, H, W), gated by the tokens: (B, F, C, H, W)."""
+        """What is carried over from the recycled latents (B, F, 2C, H, W), gated by the tokens: (B, F, C, H, W)."""
         assert self.carry is not None
         gates = self._unpatchify(self.carry(self._finish(x, final)))
+        recycled = recycled[:, :, : self.config.carried_channels]
         return (gates * recycled.to(gates.dtype)).unflatten(2, (-1, self.config.latent_channels)).sum(2)
 
     def _finish(self, x: Tensor, final: Tensor) -> Tensor:

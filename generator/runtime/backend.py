@@ -94,19 +94,23 @@ class Reprojection:
         self.pace = turn.no_pace(1)
         self.views: Views | None = None
 
-    def reset(self) -> None:
-        """Stand still."""
-        self.pace, self.views = self.turn.no_pace(1), None
+    @torch.no_grad()
+    def reset(self, picture: Pixels) -> None:
+        """Stand still where the picture, uint8 (Y, X, 3), shows."""
+        self.pace, self.views = self.turn.stand(self._video(picture)), None
+
+    def _video(self, picture: Pixels) -> Tensor:
+        return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
 
     @torch.no_grad()  # not inference mode: a compiled encoder would be compiled again for it
     def __call__(self, picture: Pixels, look: Float, actions: Float) -> Tensor:
         """picture uint8 (Y, X, 3), look (ticks, 2) degrees and actions (ticks, P) to the normalised latent
-        (1, C, H, W) float32; the pace goes on.
+        (1, C or C + K, H, W) float32; the pace goes on.
         """
-        video = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        video = self._video(picture)
         given = [torch.from_numpy(array)[None].to(self.device) for array in (look, actions)]
         self.views, self.pace = self.turn.ahead(video, *given, self.pace, self.perceive)
-        return self.encode(self.views.pictures).float()
+        return self.turn.told(self.encode(self.views.pictures).float(), self.views.pose)
 
     @torch.no_grad()
     def compose(self, frames: Pixels) -> Pixels:

@@ -44,7 +44,7 @@ class GpuStep(nn.Module):
             return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
         self.noise, self.latent = (buffer(1, c.latent_channels, c.height, c.width) for _ in range(2))
-        self.ahead = buffer(1, c.latent_channels, c.height, c.width) if c.reproject else None
+        self.ahead = buffer(1, c.ahead_channels, c.height, c.width) if c.reproject else None
         self.actions, self.rays = buffer(1, c.ticks, c.action_fields), buffer(1, c.ray_channels, c.height, c.width)
         self.index = torch.zeros((), dtype=torch.int64, device=like.device)
         self.sinks = torch.arange(c.sink, device=like.device)

@@ -45,7 +45,7 @@ class GraphTransformer:
         self.seed, self._index = 0, 0
         actions = np.zeros((c.ticks, c.action_fields), np.float32)
         rays = np.zeros((c.ray_channels, c.height, c.width), np.float32)
-        ahead = np.zeros_like(self.latent) if c.reproject else None
+        ahead = np.zeros((1, c.ahead_channels, c.height, c.width), np.float32) if c.reproject else None
         example = tuple(torch.from_numpy(np.array(a)) for a in self._inputs(actions, rays, ahead))
         self.graph = compiler(ExplicitStep(model), example)
 
@@ -54,7 +54,8 @@ class GraphTransformer:
         noise = frame_noise(self.seed, self._index, self.latent.shape[1:])[None].numpy()
         recycled = self.latent if ahead is None else np.concatenate([self.latent, ahead], axis=1)
         if not self.config.recycle and self._index:
-            recycled = np.zeros_like(recycled)
+            recycled = recycled.copy()
+            recycled[:, : self.config.carried_channels] = 0
         given = (each.reshape(1, *each.shape) for each in (actions, rays))  # [None] has other strides: compiled again
         channels = (noise, recycled, *given)
         arrays = (*channels, clock.now, clock.store, clock.sinks, clock.mask, self.keys, self.values)

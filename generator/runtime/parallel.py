@@ -124,7 +124,7 @@ class Crew:
                     sizes = [c.ticks * c.action_fields, c.ray_channels * c.height * c.width]
                     actions, rays, ahead = flat.split([*sizes, flat.numel() - sum(sizes)])
                     given = (actions.view(shapes[0]).numpy(), rays.view(shapes[1]).numpy())
-                    self.step(*given, ahead.view(frame) if one else None)
+                    self.step(*given, ahead.view(1, -1, c.height, c.width) if one else None)
                 case Order.FIRST:
                     self.decoder.first(flat.view(frame))
                 case Order.NEXT:

@@ -23,7 +23,7 @@ def volume(dit: DiTConfig, tokenizer: TokenizerConfig, ranks: int, value_bytes: 
     tokens = [size_of(span) for span in spans(dit.tokens, ranks)]
     rows = [size_of(span) for span in spans(tokenizer.latent_size[0], ranks)]
     area, others = dit.patch**2, ranks - 1
-    read = dit.latent_channels * area + (dit.recycled_channels * area if dit.reproject else 0)
+    read = dit.latent_channels * area + (dit.carried_channels * area if dit.reproject else 0)
     made = []
     for rank in range(ranks):
         traded = 3 * tokens[rank] * others + dit.tokens - tokens[rank]
@@ -56,7 +56,7 @@ def control_bytes(dit: DiTConfig) -> int:
     """Bytes of the two orders of a latent frame with its actions, to one other rank."""
     values = dit.ticks * dit.action_fields + dit.ray_channels * dit.height * dit.width
     if dit.reproject:
-        values += dit.latent_channels * dit.height * dit.width
+        values += dit.ahead_channels * dit.height * dit.width
     return 2 * ORDER_BYTES + 4 * values
 
 

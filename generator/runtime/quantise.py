@@ -60,9 +60,9 @@ def calibration(weights: Weights, frames: int = CALIBRATED) -> dict[str, list[li
     picture = np.stack([200 * rows / height, 200 * columns / width, 128 + 90 * np.sin(columns / 7)], -1)
     latent = encode_picture(weights.tokenizer, picture.astype(np.uint8))
     backend.transformer.reset(latent, 7)
-    if backend.reprojection:
-        backend.reprojection.reset()
     shown, camera = backend.decoder.first(latent)[-1], Camera(config.hfov, width / height)
+    if backend.reprojection:
+        backend.reprojection.reset(shown)
     size = (config.dit.height, config.dit.width)
     for k in range(frames):
         key = config.action_spec.keys[k % 4]

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer.place import POSE, Place, place_channels
+
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
 STILL = 0.006  # units per tick; a smaller predicted move is none, so that a standing camera stands
 
@@ -28,7 +30,8 @@ class ParallaxConfig:
     """Sizes. `size` (width, height) in pixels, `unit` in map units, `action_fields` P.
 
     `agree` is how far (in levels of -1..1) the decoded picture and the moved one may lie apart, both softened, before
-    the decoded one is shown (reproject.py); 0 always shows the decoded one.
+    the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the
+    world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`.
     """
 
     size: tuple[int, int] = (256, 160)
@@ -37,6 +40,8 @@ class ParallaxConfig:
     action_fields: int = 10
     unit: float = 64.0
     agree: float = 0.3
+    period: float = 0.0
+    checkered: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,14 @@ class DepthNet(nn.Module):
 
 
 class EgoMotion(nn.Module):
-    """Keys, look and what is near to moves per tick; what it remembers (speed, say) is the pace (B, Z)."""
+    """Keys, look and what is near to moves per tick; what it remembers (speed, say) is a hidden state (B, Z).
 
-    def __init__(self, config: ParallaxConfig) -> None:
+    Where the world is one place it is also told where on its plan it stands: `known` numbers.
+    """
+
+    def __init__(self, config: ParallaxConfig, known: int = 0) -> None:
         super().__init__()
-        inputs = config.action_fields + HINT_ROWS * HINT_COLUMNS + 1
+        inputs = config.action_fields + HINT_ROWS * HINT_COLUMNS + 1 + known
         self.memory = nn.GRU(inputs, config.hidden, batch_first=True)
         self.out = nn.Linear(config.hidden, 3)
 
@@ -106,14 +114,24 @@ class EgoMotion(nn.Module):
 
 
 class Parallax(nn.Module):
-    """Depth and ego-motion together, and the stretch: how much taller than wide the engine draws things."""
+    """Depth and ego-motion together, and the stretch: how much taller than wide the engine draws things.
+
+    What a walk remembers between latent frames is its pace (B, Z): the ego-motion's hidden state, and behind it, where
+    the world is one place, the pose (place.py).
+    """
 
     def __init__(self, config: ParallaxConfig) -> None:
         super().__init__()
         self.config = config
         self.depth = DepthNet(config)
-        self.ego = EgoMotion(config)
+        self.place = Place(config.period, config.checkered) if config.period else None
+        self.ego = EgoMotion(config, self.place.features if self.place else 0)
         self.log_stretch = nn.Parameter(torch.zeros(()))
+
+    @property
+    def told(self) -> int:
+        """K: channels that tell a transformer of the place."""
+        return place_channels(self.config.period, self.config.checkered)
 
     @property
     def stretch(self) -> Tensor:
@@ -125,11 +143,40 @@ class Parallax(nn.Module):
         return Seen(*self.depth(picture.contiguous()))  # in one layout: others may round differently
 
     def no_pace(self, batch: int) -> Tensor:
-        """The pace of one who has stood for long: (B, Z)."""
-        return self.log_stretch.new_zeros(batch, self.config.hidden)
+        """The pace of one who has stood for long: (B, Z), at the plan's origin where there is one."""
+        return self.log_stretch.new_zeros(batch, self.config.hidden + (POSE if self.place else 0))
 
-    def moves(self, seen: Seen, actions: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
-        """Moves (B, ticks, 3) in units under encoded actions (B, ticks, P), and the pace afterwards."""
-        hints = seen.hints[:, None].expand(-1, actions.shape[1], -1)
+    def stand(self, picture: Tensor) -> Tensor:
+        """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) in [-1, 1] show."""
+        if self.place is None:
+            return self.no_pace(len(picture))
+        return self.paced(self.hidden(self.no_pace(len(picture))), self.place.locate(picture))
+
+    def paced(self, hidden: Tensor, pose: Tensor) -> Tensor:
+        """A pace (B, Z) from its parts; float32, as places need."""
+        return torch.cat([hidden.float(), pose.to(hidden.device).float()], dim=-1)
+
+    def hidden(self, pace: Tensor) -> Tensor:
+        """What the ego-motion remembers of a pace (B, Z)."""
+        return pace[:, : self.config.hidden]
+
+    def pose(self, pace: Tensor) -> Tensor | None:
+        """The pose (B, 3) in a pace, where the world is one place."""
+        return pace[:, -POSE:].float() if self.place else None
+
+    def moves(self, seen: Seen, actions: Tensor, pace: Tensor, look: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Moves (B, ticks, 3) in units under encoded actions (B, ticks, P), and the pace afterwards.
+
+        A place wants the look (B, ticks, 2) in degrees as well.
+        """
+        told, ticks, pose = [seen.hints], actions.shape[1], self.pose(pace)
+        if self.place is not None and pose is not None:
+            pace = self.hidden(pace).to(self.log_stretch)
+            told.append(self.place.known(pose))
+        hints = torch.cat(told, dim=1)[:, None].expand(-1, ticks, -1)
         moves, pace = self.ego(actions.to(pace), hints.to(pace), pace)
-        return torch.where(moves.abs() < STILL, 0.0, moves), pace
+        moves = torch.where(moves.abs() < STILL, 0.0, moves)
+        if self.place is not None and pose is not None:
+            assert look is not None, "a place turns as the look does"
+            pace = self.paced(pace, self.place.advance(pose, look, moves * self.config.unit))
+        return moves, pace

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as nnf
@@ -31,10 +31,13 @@ NEAREST = 0.05  # what came nearer than this share of its distance is behind the
 
 @dataclass(frozen=True)
 class Views:
-    """A picture and its moved views (B, 1 + ticks, 3, Y, X), and which pixels (B, ticks, 1, Y, X) it really showed."""
+    """A picture and its moved views (B, 1 + ticks, 3, Y, X), which pixels (B, ticks, 1, Y, X) it really showed, and
+    the pose (B, 3) after them where the world is one place.
+    """
 
     pictures: Tensor
     inside: Tensor
+    pose: Tensor | None = None
 
 
 class Reprojector(nn.Module):
@@ -63,12 +66,22 @@ class Reprojector(nn.Module):
         if self.parallax is None:
             return self.moved(picture, look), pace
         seen = (perceive or self.parallax.perceive)(picture)
-        moves, pace = self.parallax.moves(seen, actions.to(pace.device), pace)
-        return self.moved(picture, look, moves, seen), pace
+        moves, pace = self.parallax.moves(seen, actions.to(pace.device), pace, look.to(pace.device))
+        return replace(self.moved(picture, look, moves, seen), pose=self.parallax.pose(pace)), pace
 
     def no_pace(self, batch: int) -> Tensor:
         """The pace of one who has stood for long: (B, Z); Z is 0 without a parallax."""
         return self.parallax.no_pace(batch) if self.parallax else torch.zeros(batch, 0)
+
+    def stand(self, picture: Tensor) -> Tensor:
+        """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) show."""
+        return self.parallax.stand(picture) if self.parallax else torch.zeros(len(picture), 0)
+
+    def at(self, pace: Tensor, pose: Tensor | None) -> Tensor:
+        """The pace (B, Z) at another pose (B, 3), where the world is one place."""
+        if pose is None or self.parallax is None or self.parallax.place is None:
+            return pace
+        return self.parallax.paced(self.parallax.hidden(pace), pose)
 
     def views(self, picture: Tensor, look: Tensor, moves: Tensor | None = None, seen: Seen | None = None) -> Tensor:
         """The picture (B, 3, Y, X), then its view after each tick of look (B, ticks, 2): (B, 1 + ticks, 3, Y, X).
@@ -163,6 +176,14 @@ class Reprojector(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         """Views (B, 1 + ticks, 3, Y, X) in [-1, 1] to the normalised latent (B, C, H, W) of the moved ones."""
         return self.vae.normalise(self.vae.encode(views)[0])[:, 1]
+
+    def told(self, latent: Tensor, pose: Tensor | None) -> Tensor:
+        """What lies ahead (B, C + K, H, W): the views' latent (B, C, H, W) and the place that pose (B, 3) looks at."""
+        if self.parallax is None or self.parallax.place is None:
+            return latent
+        assert pose is not None, "a world that is one place has a pose"
+        told = self.parallax.place.channels(pose.to(latent.device), self.edge, latent.shape[-2], latent.shape[-1])
+        return torch.cat([latent, told.to(latent)], dim=-3)
 
 
 def really_shown(grid: Tensor) -> Tensor:

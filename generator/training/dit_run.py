@@ -29,6 +29,7 @@ from generator.rollout import open_eye, rollout, teacher_rollout
 from generator.samplers.sampler import shifted_sampler
 from generator.samplers.schedule import token_shift
 from generator.tokenizer.parallax import Parallax
+from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 from generator.training.ema import Ema
 from generator.training.helpers import (
@@ -178,9 +179,11 @@ def open_run(
     make_folder(folder)
     device = pick_device(config.device)
     clips = LatentClips(Path(config.latents), "train")
-    tokenizer, dit, shift = open_model(config, clips)
-    parallax = open_parallax(config, dit)
+    parallax = open_parallax(config)
+    tokenizer, dit, shift = open_model(config, clips, parallax)
+    parallax = parallax if dit.config.reproject else None
     check_fit(config, clips, tokenizer, dit, parallax)
+    clips.tell(Reprojector(tokenizer, clips.meta["hfov"], parallax) if parallax else None)
     tokenizer, dit = tokenizer.to(device).eval().requires_grad_(False), dit.to(device)
     world = WorldConfig(
         preset=config.preset,
@@ -208,9 +211,12 @@ def open_run(
     return run
 
 
-def open_model(config: DiTTraining, clips: LatentClips) -> tuple[VideoVAE, CausalDiT, float]:
+def open_model(
+    config: DiTTraining, clips: LatentClips, parallax: Parallax | None = None
+) -> tuple[VideoVAE, CausalDiT, float]:
     """Tokenizer, transformer and time shift to begin with: those of `start`, else a new transformer of the preset.
 
+    A transformer that knew no place gets used to that of the `parallax`.
     Where the latents are of another tokenizer than that of `start`, the one of the settings takes its place: the
     transformer then gets used to it.
     """
@@ -227,16 +233,32 @@ def open_model(config: DiTTraining, clips: LatentClips) -> tuple[VideoVAE, Causa
         raise UserError(f"A window of {config.window} latent frames cannot be; give 1 or more, or 0 for the preset's.")
     torch.manual_seed(config.seed)
     recycle = config.recycle and sizes.recycle
-    dit = CausalDiT(replace(sizes, window=config.window or sizes.window, recycle=recycle))
+    told = parallax.told if parallax is not None and sizes.reproject else 0
+    changed = {"window": config.window or sizes.window, "recycle": recycle, "place_channels": told}
+    dit = CausalDiT(replace(sizes, **changed))
     if begin is not None:
-        dit.load_state_dict(begin.dit.state_dict())
+        dit.load_state_dict(with_place(begin.dit, dit))
     return tokenizer, dit, config.shift or (begin.config.shift if begin else token_shift(dit.config.tokens))
 
 
-def open_parallax(config: DiTTraining, dit: CausalDiT) -> Parallax | None:
-    """The parallax of the settings, else of the weights that the run starts from, where the model recycles views."""
-    if not dit.config.reproject:
-        return None
+def with_place(begin: CausalDiT, dit: CausalDiT) -> dict[str, Tensor]:
+    """The weights of `begin` for a transformer that is told of a place, which it does not heed at first. UserError when
+    it knew another one.
+    """
+    taken, old, new = dict(begin.state_dict()), begin.config, dit.config
+    if old.place_channels == new.place_channels:
+        return taken
+    if old.place_channels:
+        raise UserError("The world to start from knows a place, and the parallax another one, or none; give its own.")
+    area, before = new.patch**2, new.latent_channels + new.carried_channels
+    weight, at = taken["embed.weight"], before * area
+    fresh = weight.new_zeros(len(weight), new.place_channels * area)
+    taken["embed.weight"] = torch.cat([weight[:, :at], fresh, weight[:, at:]], dim=1)
+    return taken
+
+
+def open_parallax(config: DiTTraining) -> Parallax | None:
+    """The parallax of the settings, else of the weights that the run starts from."""
     if config.parallax:
         found: Parallax | None = load_parallax(Path(config.parallax))
     else:
@@ -341,8 +363,10 @@ def save_interrupted(run: DiTRun) -> None:
         save_run(run)
 
 
-def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator) -> Tensor:
+def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator, told: int = 0) -> Tensor:
     """Recycled frames (B, F, C, H, W) with noise of a random strength up to `level` on half of the clips.
+
+    The last `told` channels are of the place and stay as they are.
 
     Ours: the paper recycles clean frames and leaves robustness to stage 3; GameNGen found noise critical.
     """
@@ -353,6 +377,7 @@ def corrupt_history(recycled: Tensor, level: float, generator: torch.Generator) 
     strength = level * torch.rand(shape, generator=generator, device=device)
     chosen = torch.rand((recycled.shape[0], 1, 1, 1, 1), generator=generator, device=device) < 0.5
     noise = torch.randn(recycled.shape, generator=generator, device=device)
+    noise[:, :, recycled.shape[2] - told :] = 0
     return recycled + chosen * strength * noise
 
 
@@ -364,6 +389,7 @@ def draw_sheet(run: DiTRun, teacher: bool, clips: int = 3, frames: int = 16) -> 
         return
     splits = {clip["split"] for clip in run.clips.meta["clips"]}
     held = LatentClips(Path(run.config.latents), "held_seed") if "held_seed" in splits else run.clips
+    held.tell(run.clips.turn)
     frames = min(frames, len(held.clips[0]["latents"]) - 1)
     batch = held.gather([(i % len(held.clips), 0) for i in range(clips)], frames).to(run.device)
     model = CausalDiT(run.dit.config).to(run.device).eval()

@@ -184,6 +184,7 @@ def contexts(config: TimesTraining, weights: Weights) -> dict[str, Context]:
         if use == "held" and "held_seed" in {clip["split"] for clip in clips.meta["clips"]}:
             clips = LatentClips(folder, "held_seed")
         check_fit(config, weights, clips)
+        clips.tell(weights.reprojector())
         made[use] = make_context(clips, weights.dit, count, config.history, config.seed, use)
     return made
 

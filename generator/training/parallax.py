@@ -65,7 +65,8 @@ class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
-    `agree` is what the parallax is kept with (ParallaxConfig).
+    `agree`, `period` and `checkered` are what the parallax is kept with (ParallaxConfig); a place is learned from
+    `pictures` a step.
     """
 
     data: str = "runs/data/halls"
@@ -73,6 +74,9 @@ class ParallaxTraining:
     start: str = ""  # a run folder, weights file or world to begin from
     known: int = 0
     agree: float = 0.7
+    period: float = 0.0
+    checkered: bool = False
+    pictures: int = 64
     minutes: float = 0.0
     steps: int = 0
     batch: int = 12
@@ -122,6 +126,7 @@ class ParallaxRun:
     known: KnownDepth | None = None
     held: dict[int, Clip] = field(default_factory=dict)
     hints: dict[int, Tensor] = field(default_factory=dict)
+    small: dict[int, np.ndarray] = field(default_factory=dict)  # the picture that each latent frame begins from
 
     def clip(self, index: int) -> Clip:
         """A clip, from memory when it is there."""
@@ -162,27 +167,25 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
 def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     """Build everything a run needs and continue from its resume state; UserError on settings that do not fit."""
     make_folder(folder)
-    if not 0.0 < config.ego_from < 1.0:
-        raise UserError(f"ego_from = {config.ego_from} is not between 0 and 1; it is the depth's share of the run.")
+    if not 0.0 <= config.ego_from < 1.0:
+        raise UserError(f"ego_from = {config.ego_from} is not from 0 to below 1; it is the depth's share of the run.")
     data = Dataset.open(config.data)
     if not data.select("train"):
         raise UserError(f"The data set {config.data!r} has no training clips; collect more frames.")
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
-    sizes["agree"] = config.agree
+    sizes |= {"agree": config.agree, "period": config.period, "checkered": config.checkered}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.start:
-        begin = load_parallax(config.start)
-        if replace(begin.config, agree=config.agree) != parallax.config:
-            raise UserError(f"The parallax in {config.start!r} has another size; leave --start out.")
-        parallax.load_state_dict(begin.state_dict())
+        begin_with(parallax, load_parallax(config.start), config.start)
     if config.known:
         parallax.log_stretch.requires_grad_(False).fill_(math.log(STRETCH))
     depth = [*parallax.depth.named_parameters(), ("log_stretch", parallax.log_stretch)]
     optimisers = [
         *split_optimisers(depth, config.lr, None, 1e-4),
         *split_optimisers(parallax.ego.named_parameters(), config.ego_lr, None, 0.0),
+        *split_optimisers(parallax.place.named_parameters() if parallax.place else [], config.lr, None, 1e-2),
     ]
     turn = Reprojector(nn.Identity(), data.meta["hfov"], parallax)  # type: ignore[arg-type]  # it encodes nothing here
     run = ParallaxRun(
@@ -194,6 +197,21 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     if state is not None:
         resume(run, state)
     return run
+
+
+def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
+    """Take over weights; a parallax that knew no place gets used to one. UserError when the rest has other sizes."""
+    old, new = begin.config, parallax.config
+    if replace(old, agree=new.agree, period=new.period, checkered=new.checkered) != new:
+        raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
+    taken, own = begin.state_dict(), parallax.state_dict()
+    for name, tensor in own.items():
+        if name not in taken or taken[name].shape != tensor.shape:
+            fresh = tensor if name.startswith("place.") else torch.zeros_like(tensor)
+            if name in taken:
+                fresh[:, : taken[name].shape[1]] = taken[name]  # what it is told of the place stands last
+            taken[name] = fresh
+    parallax.load_state_dict({name: taken[name] for name in own})
 
 
 def resume(run: ParallaxRun, state: dict[str, Any]) -> None:
@@ -252,8 +270,28 @@ def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
     loss = nnf.smooth_l1_loss(8 * made, 8 * true, beta=0.1)  # an eighth of a unit per tick: a brisk walk
     loss.backward()
     nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
+    figures = {"ego": loss.item()}
+    if run.parallax.place is not None:
+        pictures, pose = places(run, "train", config.pictures, rng)
+        pictures = soften(pictures, config.blur, step_generator(config.seed, run.step, "soften"))
+        place_loss = nnf.mse_loss(run.parallax.place.localiser(pictures), run.parallax.place.aim(pose))
+        place_loss.backward()
+        figures["place"] = place_loss.item()
     update(run.optimisers)
-    return {"ego": loss.item()}
+    return figures
+
+
+def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Random pictures of a split (n, 3, Y, X) and the poses (n, 3) that they were taken at."""
+    clips, ticks = run.data.select(split), run.data.spec.ticks
+    pictures, poses = [], []
+    for _ in range(count):
+        index = clips[int(rng.integers(len(clips)))]
+        clip, hints = run.clip(index), hints_of(run, index)
+        frame = int(rng.integers(len(hints)))
+        pictures.append(run.small[index][frame])
+        poses.append(clip.pose[frame * ticks, [0, 1, 3]])
+    return to_video(np.stack(pictures)).to(run.device), torch.from_numpy(np.stack(poses)).float().to(run.device)
 
 
 def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
@@ -266,10 +304,15 @@ def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
         pose = clip.pose[: stop + 1].astype(np.float64)
         true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
         inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
-        hints.append(hints_of(run, index)[: stop // ticks].repeat_interleave(ticks, 0))
+        told = hints_of(run, index)[: stop // ticks]
+        if run.parallax.place is not None:
+            where = torch.from_numpy(pose[:-1:ticks][:, [0, 1, 3]]).float()
+            told = torch.cat([told, run.parallax.place.known(where)], dim=1)
+        hints.append(told.repeat_interleave(ticks, 0))
     stacked = (torch.stack(parts).to(run.device) for parts in (inputs, hints, true))
     actions, told, moves = stacked
-    made = run.parallax.ego(actions, told, run.parallax.no_pace(len(indices)))[0]
+    standing = actions.new_zeros(len(indices), run.parallax.config.hidden)
+    made = run.parallax.ego(actions, told, standing)[0]
     return made, moves / run.parallax.config.unit
 
 
@@ -280,6 +323,8 @@ def hints_of(run: ParallaxRun, index: int) -> Tensor:
         clip, ticks = run.clip(index), run.data.spec.ticks
         pictures = np.concatenate([clip.frames(k, 1) for k in range(0, len(clip) - 1, ticks)])
         run.hints[index] = run.parallax.perceive(to_video(pictures).to(run.device)).hints.cpu()
+        if run.parallax.place is not None:
+            run.small[index] = pictures
     return run.hints[index]
 
 
@@ -341,6 +386,9 @@ def evaluate(run: ParallaxRun, batches: int = 4) -> dict[str, float]:
         unit = run.parallax.config.unit
         figures["ego_error"] = unit * (made - true)[..., :2].norm(dim=-1).mean().item()
         figures["ego_move"] = unit * true[..., :2].norm(dim=-1).mean().item()
+        if (place := run.parallax.place) is not None:
+            pictures, pose = places(run, "held_seed" if run.data.select("held_seed") else "train", 256, rng)
+            figures |= place.distances(place.locate(pictures), pose)
     run.metrics.add(run.step, minutes=run.budget.spent / 60, **figures)
     contact_sheet(run.folder / "nearness.png", [to_frames(row[:6]) for row in shown])
     draw_metrics(run.folder)

@@ -45,8 +45,9 @@ def test_every_backend_is_held_to_the_contract():
 
 
 @pytest.fixture(scope="module")
-def weights(world_folder):
-    return load_weights(world_folder)
+def weights(place_folder):
+    """A world that is a place is asked of everything that another one is."""
+    return load_weights(place_folder)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def first(weights, first_picture):
 def inputs(weights):
     """Actions, rays and what lies ahead, of every step."""
     c, rng = weights.config.dit, np.random.default_rng(0)
-    shapes = (c.ticks, c.action_fields), (c.ray_channels, c.height, c.width), (1, c.latent_channels, c.height, c.width)
+    shapes = (c.ticks, c.action_fields), (c.ray_channels, c.height, c.width), (1, c.ahead_channels, c.height, c.width)
     drawn = [[rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(STEPS)]
     return [(actions, rays, torch.from_numpy(ahead)) for actions, rays, ahead in drawn]
 
@@ -91,7 +92,7 @@ def looks():
 
 def walked(backend, picture, looks):
     """What lies ahead of a picture under one look after another, with every other key held, from standing."""
-    backend.reprojection.reset()
+    backend.reprojection.reset(picture)
     keys = np.tile(np.float32([1, 0] * 5), (4, 1))
     return [backend.reprojection(picture, look, keys) for look in looks]
 
@@ -134,9 +135,9 @@ class TestEveryBackend:
         error = np.abs(made.astype(int) - right[1]).mean()
         assert error <= PIXEL[backend.name], f"mean difference {error:.3f}"
 
-    def test_its_reprojection_is_that_of_eager(self, backend, looks, first_picture, seen):
-        made = walked(backend, first_picture, looks)
-        assert all(one.shape == (1, 8, 4, 4) and one.dtype == torch.float32 for one in made)
+    def test_its_reprojection_is_that_of_eager(self, backend, weights, looks, first_picture, seen):
+        made, ahead = walked(backend, first_picture, looks), weights.config.dit.ahead_channels
+        assert all(one.shape == (1, ahead, 4, 4) and one.dtype == torch.float32 for one in made)
         error = (torch.cat(made) - seen).abs().mean().item()
         assert error <= LATENT[backend.name], f"mean difference {error:.4f}"
         assert torch.equal(made[0], walked(backend, first_picture, looks[:1])[0])
@@ -222,8 +223,8 @@ class TestEveryBackend:
         for (one, pixels), (other, again) in zip(ahead, play(inputs[before:]), strict=True):
             assert torch.equal(one, other) and np.array_equal(pixels, again)
 
-    def test_a_world_on_it_saves_and_loads(self, backend, world_folder, first_picture):
-        world = World(world_folder, backend=backend.name, threads=1)
+    def test_a_world_on_it_saves_and_loads(self, backend, place_folder, first_picture):
+        world = World(place_folder, backend=backend.name, threads=1)
         assert world.info["backend"] == backend.name
         world.reset(first_picture, 2)
         action = Action.hold(world.spec, "forward", yaw=2.0)
@@ -247,8 +248,8 @@ def test_a_model_that_recycles_the_last_latent_alone_has_no_reprojection(make_wo
     assert world.timings["reproject_ms"] == 0.0
 
 
-def test_a_state_belongs_to_its_backend(world_folder, first_picture):
-    one, other = (World(world_folder, backend=name, threads=1) for name in ("torch-fp32", "torch-bf16"))
+def test_a_state_belongs_to_its_backend(place_folder, first_picture):
+    one, other = (World(place_folder, backend=name, threads=1) for name in ("torch-fp32", "torch-bf16"))
     one.reset(first_picture, 0)
     with pytest.raises(UserError, match="torch-bf16"):
         other.load_state(one.save_state())

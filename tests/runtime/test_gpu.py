@@ -31,7 +31,7 @@ PLAIN = Switches(graph=False, overlap=False, attention="sdpa-math")
 def draw(config, frames=STEPS):
     rng = np.random.default_rng(0)
     shapes = ((config.ticks, config.action_fields), (config.ray_channels, config.height, config.width))
-    ahead = (1, config.latent_channels, config.height, config.width)
+    ahead = (1, config.ahead_channels, config.height, config.width)
     made = []
     for _ in range(frames):
         actions, rays, seen = (rng.normal(size=shape).astype(np.float32) for shape in (*shapes, ahead))

@@ -51,7 +51,7 @@ def test_what_lies_ahead_is_made_of_the_guesses(run, monkeypatch):
     turn = Reprojector(run.tokenizer, run.world.hfov, run.parallax)
     true = torch.cat([batch.first[0, None], batch.target[0]])
     monkeypatch.setattr(run.dit, "forward", perfect(batch))
-    monkeypatch.setattr(run.parallax, "moves", lambda seen, actions, pace: (torch.zeros(len(pace), 4, 3), pace))
+    monkeypatch.setattr(run.parallax, "moves", lambda seen, actions, pace, look: (torch.zeros(len(pace), 4, 3), pace))
     still = reprojected(turn, true, batch.look[0], batch.actions[0], torch.float32)[0]
     assert not batch.moves.any(), "the tiny walks stand still"
     made = guessed(run, batch)[0, :, 8:]

@@ -129,8 +129,8 @@ def test_several_workers_encode_what_one_does(data_set, tiny_vae, tiny_parallax,
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"ego_from": 0.0}, "between 0 and 1"),
-        ({"ego_from": 1.0}, "between 0 and 1"),
+        ({"ego_from": -0.1}, "from 0 to below 1"),
+        ({"ego_from": 1.0}, "from 0 to below 1"),
         ({"steps": 0}, "has no end"),
         ({"preset": "debgu"}, "debug"),
         ({"data": "nowhere"}, "No data set"),

@@ -1,0 +1,167 @@
+"""Place: where one is in a world that is one place, as waves over its plan that a transformer can look things up by.
+
+Shape key: n poses, H, W latent size, K channels. A pose is x, y in map units and yaw in degrees (controls/camera.py).
+A place repeats: every `period` units along both axes and, like a chessboard, half of that along both at once when it is
+`checkered`. Waves over the plan have the same value wherever the place is the same, and so say nothing of how often
+one has walked through it. From a pose come channels for each latent cell: where one stands, which way each column
+looks, and the waves at a few distances along it, so that a token knows what stands there before it has been seen.
+Where a walk begins is read from its first picture by `Localiser`, whose estimate of each wave is its mean over all
+poses that the picture might have: together they are the likelihood of every place (its characteristic function), whose
+peak is taken. From then on the ego-motion adds up. Ours; AAPT section 4 gives camera origins as channels, which are
+known there because the path is.
+
+Does not know about keys, caches or where pictures come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+AXES = (
+    (1, 0),
+    (0, 1),
+    (1, 1),
+    (1, -1),
+    (2, 0),
+    (0, 2),
+    (2, 2),
+    (2, -2),
+    (4, 0),
+    (0, 4),
+    (8, 0),
+    (0, 8),
+    (16, 0),
+    (0, 16),
+)
+CHECKERED = ((1, 1), (1, -1), (2, 0), (0, 2), (2, 2), (2, -2), (3, 1), (1, 3), (3, -1), (1, -3), (4, 0), (0, 4))
+CHECKERED += ((8, 0), (0, 8), (16, 0), (0, 16))
+COARSE = 12  # waves that are looked at along a column; the finer ones belong to where one stands
+HEADINGS = (1, 2, 4)  # waves of the heading: whole turns, halves and quarters
+DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
+POSE = 3  # x, y, yaw
+STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
+FINE = 4  # and that many parts of it afterwards
+
+
+class Place(nn.Module):
+    """The waves of a place of this period in map units, and what finds one's pose in it from a picture."""
+
+    def __init__(self, period: float, checkered: bool) -> None:
+        super().__init__()
+        self.period, self.numbers = period, CHECKERED if checkered else AXES
+        self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
+
+    @property
+    def features(self) -> int:
+        """How many numbers `known` gives of a pose."""
+        return 2 * len(self.numbers) + 2
+
+    def waves(self, plan: Tensor, count: int | None = None) -> Tensor:
+        """Cosines and sines (..., 2 * waves) of plan positions (..., 2); float32 whatever the network's weights are."""
+        x, y = (plan.float() * (2 * math.pi / self.period)).unbind(-1)
+        across, along = torch.tensor(self.numbers[:count], device=plan.device, dtype=torch.float32).unbind(-1)
+        phase = x[..., None] * across + y[..., None] * along
+        return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+    def known(self, pose: Tensor) -> Tensor:
+        """A pose (n, 3) as numbers (n, features) for the ego-motion: where walls are depends on it."""
+        return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2], (1,))], dim=-1)
+
+    def aim(self, pose: Tensor) -> Tensor:
+        """What the localiser is to say of a picture taken at pose (n, 3): (n, 2 * waves + 2 * headings)."""
+        return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2])], dim=-1)
+
+    def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> Tensor:
+        """The pose (n, 3), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in units."""
+        yaw = pose[:, 2:3] + look[..., 0].to(pose).cumsum(1)
+        turned = torch.deg2rad(yaw)
+        forward, right = moves[..., 0].to(pose), moves[..., 1].to(pose)
+        east = (turned.cos() * forward - turned.sin() * right).sum(1)
+        north = (-turned.sin() * forward - turned.cos() * right).sum(1)
+        plan = torch.remainder(pose[:, :2] + torch.stack([east, north], dim=-1), self.period)
+        return torch.cat([plan, torch.remainder(yaw[:, -1:], 360.0)], dim=-1)
+
+    def channels(self, pose: Tensor, edge: float, height: int, width: int) -> Tensor:
+        """What each latent cell is told (n, K, H, W) of a camera at pose (n, 3) whose picture ends at slope `edge`."""
+        across = ((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge
+        azimuth = pose[:, 2:3] + torch.rad2deg(across.atan())  # (n, W)
+        way = torch.deg2rad(azimuth)
+        direction = torch.stack([way.cos(), -way.sin()], dim=-1)  # (n, W, 2)
+        columns = [self.waves(pose[:, :2])[:, None].expand(-1, width, -1), headings(azimuth)]
+        columns += [self.waves(pose[:, None, :2] + far * direction, COARSE) for far in DISTANCES]
+        told = torch.cat(columns, dim=-1).transpose(1, 2)
+        return told[:, :, None].expand(-1, -1, height, -1)
+
+    def locate(self, picture: Tensor) -> Tensor:
+        """The likeliest pose (n, 3) of pictures (n, 3, Y, X) in [-1, 1]."""
+        said = self.localiser(picture.to(next(self.parameters()))).float()
+        split = 2 * len(self.numbers)
+        with torch.autocast(said.device.type, enabled=False):
+            where = self._peak(said[:, :split])
+            turns = torch.arange(0, 360, 1.0, device=said.device)
+            yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
+        return torch.cat([where, yaw[:, None]], dim=-1)
+
+    def _peak(self, said: Tensor) -> Tensor:
+        """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""
+        line = torch.arange(0, self.period, STEP, device=said.device)
+        plan = torch.cartesian_prod(line, line)
+        best = plan[(said @ self.waves(plan).T).argmax(1)]
+        near = (torch.arange(-FINE, FINE + 1, device=said.device) * (STEP / FINE)).float()
+        around = best[:, None] + torch.cartesian_prod(near, near)
+        score = (self.waves(around) * said[:, None]).sum(-1)
+        return around.gather(1, score.argmax(1)[:, None, None].expand(-1, 1, 2))[:, 0]
+
+    def distances(self, found: Tensor, true: Tensor) -> dict[str, float]:
+        """How far poses (n, 3) lie from the true ones in map units and degrees, of half of them and of nine in ten."""
+        apart = found[:, None, :2] - true[:, None, :2] + self._same(true)
+        away = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
+        away = away.norm(dim=-1).amin(1)
+        turned = (torch.remainder(found[:, 2] - true[:, 2] + 180, 360) - 180).abs()
+        return {
+            "place_half": away.median().item(),
+            "place_most": away.quantile(0.9).item(),
+            "heading_half": turned.median().item(),
+            "heading_most": turned.quantile(0.9).item(),
+        }
+
+    def _same(self, like: Tensor) -> Tensor:
+        """Steps (n, 2) that lead to the same place within a period."""
+        half = self.period / 2
+        return like.new_tensor([[0.0, 0.0], [half, half]] if self.numbers is CHECKERED else [[0.0, 0.0]])
+
+
+def place_channels(period: float, checkered: bool) -> int:
+    """K of a place; 0 where there is none."""
+    if not period:
+        return 0
+    waves = len(CHECKERED if checkered else AXES)
+    return 2 * (waves + len(HEADINGS) + len(DISTANCES) * min(COARSE, waves))
+
+
+def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:
+    """Cosines and sines (..., 2 * numbers) of yaw (...) in degrees."""
+    phase = torch.deg2rad(yaw)[..., None] * torch.tensor(numbers, device=yaw.device, dtype=yaw.dtype)
+    return torch.cat([phase.cos(), phase.sin()], dim=-1).float()
+
+
+class Localiser(nn.Module):
+    """A small convolutional network: pictures (n, 3, Y, X) in [-1, 1] to their estimated waves (n, outputs)."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        widths, layers = (12, 32, 64, 96, 128), []
+        for inputs, wide in itertools.pairwise(widths):
+            layers += [nn.Conv2d(inputs, wide, 3, 2, 1), nn.GroupNorm(8, wide), nn.SiLU()]
+        self.see = nn.Sequential(*layers)
+        self.say = nn.Sequential(nn.Linear(widths[-1] * 40, 384), nn.SiLU(), nn.Linear(384, outputs))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """See the class."""
+        seen = self.see(nnf.pixel_unshuffle(pictures.contiguous(), 2))
+        return self.say(nnf.adaptive_avg_pool2d(seen, (5, 8)).flatten(1))

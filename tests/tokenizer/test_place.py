@@ -1,0 +1,246 @@
+"""Place: waves that repeat as the place does, a pose that goes where the camera goes, a world that is told of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controls import camera
+from controls.errors import UserError
+from generator.checkpoint import save_weights
+from generator.config import build, parallax_sizes
+from generator.data.latents import LatentClips, encode_dataset, parallax_hash
+from generator.rollout import open_eye, rollout
+from generator.tokenizer.parallax import ParallaxConfig
+from generator.tokenizer.place import Place, place_channels
+from generator.tokenizer.reproject import Reprojector
+from generator.training import adaptation, decoder, parallax
+from generator.training.dit_run import corrupt_history, with_place
+from generator.training.helpers import step_generator
+
+PERIOD, EDGE = 512.0, 1.2  # the period of the tiny place
+number = st.floats(-2000, 2000, allow_nan=False, width=32)
+
+
+@pytest.fixture(scope="module")
+def place():
+    torch.manual_seed(4)
+    return Place(PERIOD, True).eval()
+
+
+@pytest.fixture(scope="module")
+def place_latents(tiny_vae, tiny_place, data_set, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place_latents")
+    encode_dataset(tiny_vae, data_set, folder, torch.float32, reproject=True, parallax=tiny_place)
+    return folder
+
+
+@pytest.mark.parametrize("checkered", [False, True])
+def test_waves_repeat_as_the_place_does(checkered):
+    place, here = Place(PERIOD, checkered), torch.tensor([[31.0, 170.0]])
+    waves = place.waves(here)
+    for step in ((PERIOD, 0), (0, PERIOD), (-3 * PERIOD, 2 * PERIOD)):
+        torch.testing.assert_close(place.waves(here + torch.tensor(step)), waves, atol=1e-3, rtol=0)
+    half = (place.waves(here + PERIOD / 2) - waves).abs().max()
+    assert half < 1e-3 if checkered else half > 1
+    for step in ((PERIOD / 2, 0), (0, PERIOD / 2), (PERIOD / 4, PERIOD / 4)):
+        assert (place.waves(here + torch.tensor(step)) - waves).abs().max() > 1
+
+
+@given(number, number, number, st.lists(st.tuples(number, number, number), min_size=1, max_size=4))
+def test_a_pose_goes_where_the_camera_goes(x, y, yaw, ticks):
+    place, pose = Place(PERIOD, False), np.array([x, y, 0.0, yaw, 0.0])
+    for turn, forward, right in ticks:
+        pose = camera.advance(pose, (turn / 100, 0), (forward / 100, right / 100, 0))
+    look = torch.tensor([[[turn / 100, 0] for turn, _, _ in ticks]])
+    moves = torch.tensor([[[forward / 100, right / 100, 0] for _, forward, right in ticks]])
+    made = place.advance(torch.tensor([[x, y, yaw]]), look, moves)
+    assert 0 <= made[0, 0] <= PERIOD and 0 <= made[0, 1] <= PERIOD and 0 <= made[0, 2] <= 360
+    found = place.distances(made, torch.tensor(pose[[0, 1, 3]]).float()[None])
+    assert found["place_half"] < 0.05 and found["heading_half"] < 0.05
+
+
+def test_a_pose_is_found_where_its_waves_are(place, monkeypatch):
+    torch.manual_seed(0)
+    pose = torch.rand(6, 3) * torch.tensor([PERIOD, PERIOD, 360.0])
+    monkeypatch.setattr(place.localiser, "forward", lambda pictures: place.aim(pose))
+    found = place.distances(place.locate(torch.zeros(6, 3, 64, 64)), pose)
+    assert found["place_most"] <= 4.0 and found["heading_most"] <= 0.6
+    assert place.distances(pose + torch.tensor([PERIOD / 2, PERIOD / 2, 90.0]), pose)["heading_half"] == 90.0
+
+
+def test_channels_say_what_stands_along_a_column(place):
+    """Facing east in the middle column, what is asked for lies to the east; turned by a quarter, to the south."""
+    for yaw, way in ((0.0, (1.0, 0.0)), (90.0, (0.0, -1.0)), (180.0, (-1.0, 0.0))):
+        told = place.channels(torch.tensor([[40.0, 60.0, yaw]]), EDGE, 4, 5)[0]
+        assert told.shape == (place_channels(PERIOD, True), 4, 5)
+        far = place.waves(torch.tensor([40.0 + 256 * way[0], 60.0 + 256 * way[1]]), 12)
+        first = 2 * 16 + 6 + 24  # where one stands, headings, the nearest distance
+        torch.testing.assert_close(told[first : first + 24, 0, 2], far, atol=1e-3, rtol=0)
+        assert torch.equal(told[:, 0], told[:, 3])
+
+
+def test_a_place_keeps_its_precision_in_bf16(place):
+    pose, rough = torch.tensor([[477.3, 12.9, 271.5]]), Place(PERIOD, True).to(torch.bfloat16)
+    assert torch.equal(rough.channels(pose, EDGE, 4, 4), place.channels(pose, EDGE, 4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(place.channels(pose, EDGE, 4, 4), rough.channels(pose, EDGE, 4, 4))
+
+
+def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_place, tiny_parallax):
+    picture, actions = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 4, 10)
+    seen, look = tiny_parallax.perceive(picture), torch.ones(2, 4, 2)
+    moves, hidden = tiny_parallax.moves(seen, actions, tiny_parallax.no_pace(2))
+    again, pace = tiny_place.moves(seen, actions, tiny_place.stand(picture), look)
+    torch.testing.assert_close(again, moves)
+    torch.testing.assert_close(tiny_place.hidden(pace), hidden)
+    walked = tiny_place.place.advance(tiny_place.pose(tiny_place.stand(picture)), look, moves * tiny_place.config.unit)
+    torch.testing.assert_close(tiny_place.pose(pace), walked)
+    assert parallax_hash(tiny_place) != parallax_hash(tiny_parallax)
+
+
+def test_a_transformer_answers_as_before_when_it_gets_to_know_a_place(make_dit, make_inputs):
+    old, new = make_dit(), make_dit(place_channels=place_channels(PERIOD, True))
+    new.load_state_dict(with_place(old, new))
+    noisy, recycled, *rest = make_inputs(new, 3)
+    split = old.config.carried_channels
+    assert torch.equal(new(noisy, recycled, *rest).isfinite(), torch.ones_like(noisy, dtype=torch.bool))
+    torch.testing.assert_close(new(noisy, recycled, *rest), old(noisy, recycled[:, :, :split], *rest))
+    with pytest.raises(UserError, match="another one"):
+        with_place(new, old)
+
+
+def test_without_recycling_the_place_is_still_told(make_dit, make_inputs):
+    dit = make_dit(place_channels=place_channels(PERIOD, True), recycle=False)
+    noisy, recycled, *rest = make_inputs(dit, 2)
+    other = recycled.clone()
+    other[:, 1, dit.config.carried_channels :] += 1
+    assert not torch.allclose(dit(noisy, other, *rest), dit(noisy, recycled, *rest))
+
+
+def test_history_noise_spares_the_place():
+    recycled = torch.zeros(8, 2, 5, 2, 2)
+    noisy = corrupt_history(recycled, 1.0, step_generator(0, 0), told=2)
+    assert noisy[:, :, :3].any() and not noisy[:, :, 3:].any()
+
+
+def test_windows_are_told_the_recorded_pose(tiny_place, place_latents, tiny_vae):
+    clips = LatentClips(place_latents, "train")
+    batch = clips.gather([(0, 1)], 3)
+    assert batch.told == 0 and batch.pose.shape == (1, 4, 3)
+    clips.tell(Reprojector(tiny_vae, clips.meta["hfov"], tiny_place))
+    told = clips.gather([(0, 1)], 3)
+    assert told.told == place_channels(PERIOD, True) and torch.equal(told.ahead[:, :, : -told.told], batch.ahead)
+    due = tiny_place.place.channels(batch.pose[0, 1:], clips.turn.edge, *batch.target.shape[-2:])
+    torch.testing.assert_close(told.ahead[0, :, -told.told :], due)
+    torch.testing.assert_close(tiny_place.pose(told.pace), batch.pose[:, 0])
+
+
+@pytest.fixture(scope="module")
+def place_run(place_latents, tokenizer_run, tiny_place, tmp_path_factory):
+    """Stage 1 with own histories in a place; its folder."""
+    folder = tmp_path_factory.mktemp("place_run")
+    meta = {"kind": "parallax", "config": dataclasses.asdict(tiny_place.config), "step": 0}
+    parallax.save_tensors(folder / "parallax.safetensors", tiny_place.state_dict(), meta)
+    config = adaptation.AdaptationTraining(
+        latents=str(place_latents), tokenizer=str(tokenizer_run), parallax=str(folder / "parallax.safetensors"),
+        preset="debug", steps=4, batch=2, frames=4, own_history=0.5, device="cpu",
+    )  # fmt: skip
+    adaptation.train(config, folder / "run", quiet=True)
+    return folder / "run"
+
+
+def test_a_world_that_is_a_place_plays_as_it_rolls_out(place_run, place_latents):
+    from controls.action import Action
+    from generator.checkpoint import load_weights
+    from generator.world import World
+
+    weights = load_weights(place_run / "snapshot")
+    assert weights.dit.config.place_channels == place_channels(PERIOD, True) and weights.parallax.place is not None
+    clips = LatentClips(place_latents, "train")
+    world = World(place_run / "snapshot", "torch-fp32", threads=1)
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    shown = [world.reset(picture, 3)]
+    actions = [Action.hold(world.spec, "forward", yaw=3.0 * k) for k in range(3)]
+    shown += [world.step(action) for action in actions]
+    state = world.save_state()
+    after = world.step(actions[1])
+    world.reset(picture, 9)
+    world.load_state(state)
+    assert np.array_equal(world.step(actions[1]), after)
+
+    from controls.action import encode
+    from generator.evaluation.quality import Led
+    from generator.runtime.encode import encode_picture
+
+    look = np.stack([a.look for a in actions]).astype(np.float32)
+    rays = clips.camera.ray_map(look, 4, 4).reshape(3, -1, 4, 4)
+    encoded = np.stack([encode(a, world.spec) for a in actions])
+    led = Led(*(torch.from_numpy(v)[None] for v in (encoded, rays, look)))
+    eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
+    latent = encode_picture(weights.tokenizer, picture)
+    rollout(weights.dit, latent, led, 3, eye)
+    assert np.array_equal(((eye.picture[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), shown[-1][-1])
+
+
+def test_the_last_stage_keeps_the_place(place_run, place_latents, data_set, tmp_path):
+    config = decoder.DecoderTraining(
+        data=str(data_set), latents=str(place_latents), start=str(place_run / "snapshot"), preset="debug", steps=2,
+        batch=2, frames=3, own=1.0, maker=1e-3, maker_muon=1e-3, critic=0.0, own_critic=0.0, device="cpu",
+    )  # fmt: skip
+    run = decoder.train(config, tmp_path / "run", quiet=True)
+    assert run.parallax.place is not None and run.dit.config.place_channels
+
+
+def test_a_place_is_learned_with_the_ego_motion(data_set, tmp_path):
+    changes = {"period": PERIOD, "checkered": True, "pictures": 4, "ego_from": 0.0, "steps": 3}
+    config = parallax.ParallaxTraining(str(data_set), preset="debug", batch=2, walks=2, device="cpu", **changes)
+    parallax.train(config, tmp_path / "whole", quiet=True)
+    for stop in (1, None):
+        parallax.train(config, tmp_path / "cut", stop_after=stop, quiet=True)
+    one, two = (parallax.load_parallax(tmp_path / name).state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    text = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert "place_half" in text and "heading_most" in text
+
+
+def test_a_localiser_learns_where_pictures_were_taken(place):
+    """Sixteen pictures of one colour each, which tell where they were taken."""
+    torch.manual_seed(0)
+    pose = torch.rand(16, 3) * torch.tensor([PERIOD, PERIOD, 360.0])
+    pictures = torch.rand(16, 3, 1, 1).expand(-1, -1, 64, 64) * 2 - 1 + 0.1 * torch.randn(16, 3, 64, 64)
+    learner = Place(PERIOD, True)
+    optimiser = torch.optim.Adam(learner.parameters(), 2e-3)
+    for _ in range(120):
+        loss = (learner.localiser(pictures) - learner.aim(pose)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = learner.distances(learner.locate(pictures), pose)
+    assert found["place_half"] < 30 and found["heading_half"] < 10
+
+
+def test_latents_without_poses_are_refused(tiny_place, place_latents, tiny_vae):
+    clips = LatentClips(place_latents, "train")
+    del clips.clips[0]["pose"]
+    with pytest.raises(UserError, match="no poses"):
+        clips.tell(Reprojector(tiny_vae, clips.meta["hfov"], tiny_place))
+
+
+def test_a_folder_keeps_a_place(tiny_place, tiny_vae, make_dit, tmp_path):
+    from controls.action import ActionSpec
+    from generator.checkpoint import WorldConfig, load_weights
+
+    dit = make_dit(place_channels=place_channels(PERIOD, True))
+    config = WorldConfig(
+        "debug", (64, 64), 90.0, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec(), tiny_place.config
+    )
+    save_weights(tmp_path / "world", config, tiny_vae, dit.state_dict(), parallax=tiny_place)
+    found = load_weights(tmp_path / "world").parallax
+    assert found.config == tiny_place.config
+    assert build(ParallaxConfig, parallax_sizes("debug"), "parallax").period == 0.0
+    picture = torch.rand(1, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(found.stand(picture), tiny_place.stand(picture))
