@@ -144,7 +144,9 @@ class Parallax(nn.Module):
 
     def no_pace(self, batch: int) -> Tensor:
         """The pace of one who has stood for long: (B, Z), at the plan's origin where there is one."""
-        return self.log_stretch.new_zeros(batch, self.config.hidden + (POSE if self.place else 0))
+        if self.place is None:
+            return self.log_stretch.new_zeros(batch, self.config.hidden)
+        return torch.zeros(batch, self.config.hidden + POSE, device=self.log_stretch.device)  # float32, as places need
 
     def stand(self, picture: Tensor) -> Tensor:
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) in [-1, 1] show."""
@@ -178,5 +180,7 @@ class Parallax(nn.Module):
         moves = torch.where(moves.abs() < STILL, 0.0, moves)
         if self.place is not None and pose is not None:
             assert look is not None, "a place turns as the look does"
-            pace = self.paced(pace, self.place.advance(pose, look, moves * self.config.unit))
+            unit = self.config.unit
+            pose, made = self.place.advance(pose, look, moves * unit)
+            moves, pace = (made / unit).to(moves), self.paced(pace, pose)
         return moves, pace

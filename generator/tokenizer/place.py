@@ -44,6 +44,9 @@ COARSE = 12  # waves that are looked at along a column; the finer ones belong to
 HEADINGS = (1, 2, 4)  # waves of the heading: whole turns, halves and quarters
 DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
 POSE = 3  # x, y, yaw
+CELL = 16.0  # map units of a cell of the ground
+REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
+SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
 FINE = 4  # and that many parts of it afterwards
 
@@ -54,6 +57,8 @@ class Place(nn.Module):
     def __init__(self, period: float, checkered: bool) -> None:
         super().__init__()
         self.period, self.numbers = period, CHECKERED if checkered else AXES
+        cells = math.ceil(period / CELL)
+        self.register_buffer("ground", torch.ones(cells, cells))
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 
     @property
@@ -76,15 +81,44 @@ class Place(nn.Module):
         """What the localiser is to say of a picture taken at pose (n, 3): (n, 2 * waves + 2 * headings)."""
         return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2])], dim=-1)
 
-    def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> Tensor:
-        """The pose (n, 3), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in units."""
-        yaw = pose[:, 2:3] + look[..., 0].to(pose).cumsum(1)
-        turned = torch.deg2rad(yaw)
-        forward, right = moves[..., 0].to(pose), moves[..., 1].to(pose)
-        east = (turned.cos() * forward - turned.sin() * right).sum(1)
-        north = (-turned.sin() * forward - turned.cos() * right).sum(1)
-        plan = torch.remainder(pose[:, :2] + torch.stack([east, north], dim=-1), self.period)
-        return torch.cat([plan, torch.remainder(yaw[:, -1:], 360.0)], dim=-1)
+    def remember(self, plan: Tensor) -> None:
+        """Take what recorded walks stood on, plan positions (n, 2), and what lies just beside it, for the ground."""
+        seen = torch.zeros_like(self.ground)
+        for same in self._same(plan):
+            column, row = self._cells(plan + same)
+            seen[row, column] = 1.0
+        wide = nnf.max_pool2d(nnf.pad(seen[None, None], (REACH,) * 4, mode="circular"), 2 * REACH + 1, 1)
+        less = -nnf.max_pool2d(nnf.pad(-wide, (REACH - 1,) * 4, mode="circular"), 2 * REACH - 1, 1)
+        self.ground.copy_(less[0, 0])
+
+    def _cells(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns and rows of the ground's cells that plan positions (..., 2) lie in."""
+        column, row = (torch.remainder(plan, self.period) / CELL).long().clamp(max=len(self.ground) - 1).unbind(-1)
+        return column, row
+
+    def stands(self, plan: Tensor) -> Tensor:
+        """bool (...): whether plan positions (..., 2) are on the ground that recorded walks know."""
+        column, row = self._cells(plan)
+        return self.ground[row, column] > 0.5
+
+    def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """The pose (n, 3), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
+
+        And the moves that were made: a step off the known ground goes along its edge, or stays, so that errors of the
+        ego-motion do not carry anybody through a wall.
+        """
+        plan, yaw, made = pose[:, :2].float(), pose[:, 2].float(), []
+        for turn, move in zip(look[..., 0].to(plan).unbind(1), moves.to(plan).unbind(1), strict=True):
+            yaw = yaw + turn
+            cos, sin = torch.deg2rad(yaw).cos(), torch.deg2rad(yaw).sin()
+            step = torch.stack([cos * move[:, 0] - sin * move[:, 1], -sin * move[:, 0] - cos * move[:, 1]], dim=-1)
+            free, step = ~self.stands(plan), step[:, None] * step.new_tensor(SLIDES)  # all, along an axis, nothing
+            may = (self.stands(plan[:, None] + step) | free[:, None]).float()
+            step = step[torch.arange(len(step)), may.argmax(1)]
+            plan = torch.remainder(plan + step, self.period)
+            ahead, right = cos * step[:, 0] - sin * step[:, 1], -sin * step[:, 0] - cos * step[:, 1]
+            made.append(torch.stack([ahead, right, move[:, 2]], dim=-1))
+        return torch.cat([plan, torch.remainder(yaw, 360.0)[:, None]], dim=-1), torch.stack(made, dim=1)
 
     def channels(self, pose: Tensor, edge: float, height: int, width: int) -> Tensor:
         """What each latent cell is told (n, K, H, W) of a camera at pose (n, 3) whose picture ends at slope `edge`."""
@@ -109,8 +143,9 @@ class Place(nn.Module):
 
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""
-        line = torch.arange(0, self.period, STEP, device=said.device)
+        line = torch.arange(STEP / 2, self.period, STEP, device=said.device)
         plan = torch.cartesian_prod(line, line)
+        plan = plan[self.stands(plan)]
         best = plan[(said @ self.waves(plan).T).argmax(1)]
         near = (torch.arange(-FINE, FINE + 1, device=said.device) * (STEP / FINE)).float()
         around = best[:, None] + torch.cartesian_prod(near, near)

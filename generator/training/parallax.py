@@ -29,6 +29,8 @@ from generator.checkpoint import MANIFEST, as_stored, load_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
+from generator.data.halls.endless import PERIOD
+from generator.data.halls.maps import ENDLESS
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
@@ -65,8 +67,8 @@ class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
-    `agree`, `period` and `checkered` are what the parallax is kept with (ParallaxConfig); a place is learned from
-    `pictures` a step.
+    `agree`, `period` and `checkered` are what the parallax is kept with (ParallaxConfig); without a period the one of
+    the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step.
     """
 
     data: str = "runs/data/halls"
@@ -175,7 +177,9 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
-    sizes |= {"agree": config.agree, "period": config.period, "checkered": config.checkered}
+    endless = data.meta["world"] == "halls" and data.meta.get("size") == ENDLESS and not config.period
+    period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
+    sizes |= {"agree": config.agree, "period": period, "checkered": checkered}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.start:
         begin_with(parallax, load_parallax(config.start), config.start)
@@ -191,6 +195,9 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     run = ParallaxRun(
         config, folder, device, data, parallax, turn, optimisers, Budget(config.steps, config.minutes), Metrics(folder)
     )
+    if parallax.place is not None:
+        walked = [data.clip(index).pose[:, :2] for index in data.select("train")]
+        parallax.place.remember(torch.from_numpy(np.concatenate(walked)).float().to(device))
     if config.known:
         run.known = know_depth(data, "train", config.known, config.seed)
     state = load_resume(folder / RESUME)

@@ -1,6 +1,8 @@
 """Place: waves that repeat as the place does, a pose that goes where the camera goes, a world that is told of it."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from controls import camera
 from controls.errors import UserError
 from generator.checkpoint import save_weights
 from generator.config import build, parallax_sizes
+from generator.data.clips import Dataset
 from generator.data.latents import LatentClips, encode_dataset, parallax_hash
 from generator.rollout import open_eye, rollout
 from generator.tokenizer.parallax import ParallaxConfig
@@ -57,10 +60,32 @@ def test_a_pose_goes_where_the_camera_goes(x, y, yaw, ticks):
         pose = camera.advance(pose, (turn / 100, 0), (forward / 100, right / 100, 0))
     look = torch.tensor([[[turn / 100, 0] for turn, _, _ in ticks]])
     moves = torch.tensor([[[forward / 100, right / 100, 0] for _, forward, right in ticks]])
-    made = place.advance(torch.tensor([[x, y, yaw]]), look, moves)
+    made, done = place.advance(torch.tensor([[x, y, yaw]]), look, moves)
+    torch.testing.assert_close(done, moves, atol=1e-3, rtol=1e-3)
     assert 0 <= made[0, 0] <= PERIOD and 0 <= made[0, 1] <= PERIOD and 0 <= made[0, 2] <= 360
     found = place.distances(made, torch.tensor(pose[[0, 1, 3]]).float()[None])
     assert found["place_half"] < 0.05 and found["heading_half"] < 0.05
+
+
+def test_nobody_walks_off_the_ground_that_recorded_walks_know():
+    """A corridor eastwards: forward goes on, into its wall one slides along it, and straight at it one stands."""
+    place = Place(PERIOD, False)
+    place.remember(torch.stack([torch.arange(0, PERIOD, 8.0), torch.full((64,), 104.0)], dim=1))
+    inside = place.stands(torch.tensor([[200.0, 104.0], [200.0, 90.0], [200.0, 120.0], [200.0, 70.0], [200.0, 140.0]]))
+    assert inside.tolist() == [True, True, True, False, False]
+    look, east = torch.zeros(1, 1, 2), torch.tensor([[200.0, 104.0, 0.0]])
+    ahead = torch.tensor([[[100.0, 0.0, 3.0]]])
+    pose, made = place.advance(east, look, ahead)
+    assert pose[0].tolist() == [300.0, 104.0, 0.0] and torch.equal(made, ahead)
+    turned = torch.tensor([[200.0, 104.0, 45.0]])  # to the south-east
+    pose, made = place.advance(turned, look, ahead)
+    torch.testing.assert_close(pose, torch.tensor([[200.0 + 100 / 2**0.5, 104.0, 45.0]]))
+    torch.testing.assert_close(made, torch.tensor([[[50.0, -50.0, 3.0]]]))
+    south = torch.tensor([[200.0, 104.0, 90.0]])
+    pose, made = place.advance(south, look, ahead)
+    torch.testing.assert_close(pose, south, atol=1e-3, rtol=0)
+    lost = torch.tensor([[200.0, 300.0, 90.0]])  # who stands where nobody stood may leave
+    assert place.advance(lost, look, ahead)[0][0, 1] < 201
 
 
 def test_a_pose_is_found_where_its_waves_are(place, monkeypatch):
@@ -97,8 +122,9 @@ def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_place, tin
     again, pace = tiny_place.moves(seen, actions, tiny_place.stand(picture), look)
     torch.testing.assert_close(again, moves)
     torch.testing.assert_close(tiny_place.hidden(pace), hidden)
-    walked = tiny_place.place.advance(tiny_place.pose(tiny_place.stand(picture)), look, moves * tiny_place.config.unit)
-    torch.testing.assert_close(tiny_place.pose(pace), walked)
+    start = tiny_place.pose(tiny_place.stand(picture))
+    walked = tiny_place.place.advance(start, look, moves * tiny_place.config.unit)[0]
+    torch.testing.assert_close(tiny_place.pose(pace), walked, atol=1e-3, rtol=0)
     assert parallax_hash(tiny_place) != parallax_hash(tiny_parallax)
 
 
@@ -244,3 +270,22 @@ def test_a_folder_keeps_a_place(tiny_place, tiny_vae, make_dit, tmp_path):
     assert build(ParallaxConfig, parallax_sizes("debug"), "parallax").period == 0.0
     picture = torch.rand(1, 3, 64, 64) * 2 - 1
     torch.testing.assert_close(found.stand(picture), tiny_place.stand(picture))
+
+
+def test_a_recording_of_the_endless_court_is_a_place(data_set, tmp_path):
+    """Its period is known; one that is given counts instead."""
+    meta = json.loads((data_set / "meta.json").read_text())
+    shutil.copytree(data_set, tmp_path / "data")
+    (tmp_path / "data" / "meta.json").write_text(json.dumps({**meta, "world": "halls", "size": "endless"}))
+    config = parallax.ParallaxTraining(str(tmp_path / "data"), preset="debug", steps=1, device="cpu")
+    made = parallax.open_run(config, tmp_path / "known").parallax
+    assert (made.config.period, made.config.checkered) == (1792.0, True)
+    walked = Dataset.open(tmp_path / "data").clip(0).pose[:, :2]
+    assert made.place.stands(torch.from_numpy(walked).float()).all() and made.place.ground.mean() < 0.1
+    given = dataclasses.replace(config, period=640.0)
+    made = parallax.open_run(given, tmp_path / "given").parallax
+    assert (made.config.period, made.config.checkered) == (640.0, False)
+    assert (
+        parallax.open_run(dataclasses.replace(given, data=str(data_set), period=0.0), tmp_path / "none").parallax.place
+        is None
+    )
