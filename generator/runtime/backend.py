@@ -99,6 +99,12 @@ class Reprojection:
         """Stand still where the picture, uint8 (Y, X, 3), shows."""
         self.pace, self.views = self.turn.stand(self._video(picture)), None
 
+    @property
+    def pose(self) -> tuple[float, float, float] | None:
+        """x, y in map units and yaw in degrees, where the world is one place."""
+        found = self.turn.parallax.pose(self.pace) if self.turn.parallax else None
+        return None if found is None else (float(found[0, 0]), float(found[0, 1]), float(found[0, 2]))
+
     def _video(self, picture: Pixels) -> Tensor:
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
 

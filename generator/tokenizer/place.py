@@ -84,7 +84,7 @@ class Place(nn.Module):
     def remember(self, plan: Tensor) -> None:
         """Take what recorded walks stood on, plan positions (n, 2), and what lies just beside it, for the ground."""
         seen = torch.zeros_like(self.ground)
-        for same in self._same(plan):
+        for same in plan.new_tensor(self.same):
             column, row = self._cells(plan + same)
             seen[row, column] = 1.0
         wide = nnf.max_pool2d(nnf.pad(seen[None, None], (REACH,) * 4, mode="circular"), 2 * REACH + 1, 1)
@@ -154,7 +154,7 @@ class Place(nn.Module):
 
     def distances(self, found: Tensor, true: Tensor) -> dict[str, float]:
         """How far poses (n, 3) lie from the true ones in map units and degrees, of half of them and of nine in ten."""
-        apart = found[:, None, :2] - true[:, None, :2] + self._same(true)
+        apart = found[:, None, :2] - true[:, None, :2] + true.new_tensor(self.same)
         away = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
         away = away.norm(dim=-1).amin(1)
         turned = (torch.remainder(found[:, 2] - true[:, 2] + 180, 360) - 180).abs()
@@ -165,10 +165,11 @@ class Place(nn.Module):
             "heading_most": turned.quantile(0.9).item(),
         }
 
-    def _same(self, like: Tensor) -> Tensor:
-        """Steps (n, 2) that lead to the same place within a period."""
+    @property
+    def same(self) -> list[list[float]]:
+        """Steps that lead to the same place within a period."""
         half = self.period / 2
-        return like.new_tensor([[0.0, 0.0], [half, half]] if self.numbers is CHECKERED else [[0.0, 0.0]])
+        return [[0.0, 0.0], [half, half]] if self.numbers is CHECKERED else [[0.0, 0.0]]
 
 
 def place_channels(period: float, checkered: bool) -> int:
