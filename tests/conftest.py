@@ -138,8 +138,13 @@ def tiny_parallax() -> Parallax:
 def tiny_place(tiny_parallax) -> Parallax:
     """The tiny parallax in a place of its own."""
     torch.manual_seed(5)
-    made = Parallax(dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True)).requires_grad_(False)
+    made = Parallax(dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True, levels=6)).requires_grad_(
+        False
+    )
     begin_with(made, tiny_parallax, "test")
+    for buffer in (made.place.map.colour, made.place.map.sky):
+        buffer.copy_(as_stored(torch.rand(buffer.shape) * 2 - 1).float())
+    made.place.map.solid.copy_((torch.rand(made.place.map.solid.shape) < 0.02).float())
     for parameter in made.place.parameters():
         parameter.copy_(as_stored(parameter).float())
     return made.eval()

@@ -37,7 +37,7 @@ from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.tokenizer.vae import VideoVAE
 
-PLAN = [0, 1, 3]  # x, y and yaw of a recorded pose
+PLAN = [0, 1, 3, 4]  # x, y, yaw and pitch of a recorded pose
 REPROJECTED_AT_ONCE = 6  # latent frames; bounds memory
 ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
 
@@ -47,8 +47,8 @@ class Batch:
     """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
     look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W), and the
     pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units, and pose
-    (B, 1 + F, 3) is x, y and yaw at the picture before each frame and at the last. `places` says which (clip of the
-    split, latent frame) each of the batch begins at.
+    (B, 1 + F, 4) is x, y, yaw and pitch at the picture before each frame and at the last. `places` says which (clip
+    of the split, latent frame) each of the batch begins at.
     """
 
     first: Tensor
@@ -121,7 +121,7 @@ def reprojected(
     its true pictures.
 
     Latents (1 + F, C, H, W) are decoded, moved by look (F, ticks, 2) and encoded actions (F, ticks, P), encoded. With
-    pose (1 + F, 3) each pace has the recorded one.
+    pose (1 + F, 4) each pace has the recorded one.
     """
     vae, made, paces, pace = turn.vae, [], [], turn.no_pace(1)
     with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
@@ -276,6 +276,7 @@ class LatentClips:
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
         self.turn: Reprojector | None = None
+        self.told: dict[int, Tensor] = {}
 
     def tell(self, turn: Reprojector | None) -> None:
         """From now on `ahead` of a batch also has the place that the recorded pose looks at, where `turn` knows one.
@@ -283,6 +284,7 @@ class LatentClips:
         UserError when the latents are too old for that.
         """
         self.turn = turn if turn is not None and turn.parallax is not None and turn.parallax.place is not None else None
+        self.told.clear()
         if self.turn and not all("pose" in clip for clip in self.clips):
             raise UserError(
                 "These latents hold no poses, which a world that is one place needs; encode the clips again."
@@ -294,6 +296,16 @@ class LatentClips:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"The latents {str(path)!r} are missing or damaged; encode the clips again.") from error
+
+    def _told(self, index: int, start: int, frames: int) -> Tensor:
+        """What `ahead` of some frames of a clip says of the place (F, K, H, W); made of the whole clip, once."""
+        assert self.turn is not None
+        if index not in self.told:
+            clip = self.clips[index]
+            pose, latents = torch.from_numpy(clip["pose"][1:]), torch.from_numpy(clip["latents"][1:, :0])
+            made = self.turn.told(latents.float().to(self.turn.device), pose.to(self.turn.device))
+            self.told[index] = made.half().cpu()
+        return self.told[index][start : start + frames].float()
 
     def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
         """A random batch of windows of `frames` generated latent frames."""
@@ -341,8 +353,12 @@ class LatentClips:
         group = (len(places), frames, self.ticks)
         pose = torch.from_numpy(np.stack(poses)).float() if poses else None
         ahead = torch.from_numpy(np.stack(aheads)).float() if aheads else None
+        pace = torch.from_numpy(np.stack(paces)).float() if paces else None
+        if self.turn and pace is not None and pose is not None:
+            pace = self.turn.at(pace, pose[:, 0])
         if self.turn and ahead is not None and pose is not None:
-            ahead = self.turn.told(ahead.flatten(0, 1), pose[:, 1:].flatten(0, 1)).unflatten(0, ahead.shape[:2])
+            told = torch.stack([self._told(index, start, frames) for index, start in places])
+            ahead = torch.cat([ahead, told], dim=2)
         return Batch(
             torch.from_numpy(np.stack(firsts)).float(),
             torch.from_numpy(np.stack(targets)).float(),
@@ -350,7 +366,7 @@ class LatentClips:
             torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
             torch.from_numpy(look.reshape(*group, 2)).float(),
             ahead,
-            torch.from_numpy(np.stack(paces)).float() if paces else None,
+            pace,
             torch.from_numpy(np.stack(moves).reshape(*group, 3)) if moves else None,
             pose,
             tuple(places),

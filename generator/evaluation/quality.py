@@ -60,7 +60,7 @@ class Scores:
 @dataclass(frozen=True)
 class Inputs:
     """What the transformer is given for a clip: latents (1 + F, C, H, W), actions (F, ticks, P), rays (F, R, H, W),
-    look (F, ticks, 2) in degrees; pose (1 + F, 3) of its pictures where the world is one place.
+    look (F, ticks, 2) in degrees; pose (1 + F, 4) of its pictures where the world is one place.
     """
 
     latents: Tensor

@@ -31,7 +31,8 @@ class ParallaxConfig:
 
     `agree` is how far (in levels of -1..1) the decoded picture and the moved one may lie apart, both softened, before
     the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the
-    world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`.
+    world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and
+    has a map of so many `levels` of height (0: none).
     """
 
     size: tuple[int, int] = (256, 160)
@@ -42,6 +43,7 @@ class ParallaxConfig:
     agree: float = 0.3
     period: float = 0.0
     checkered: bool = False
+    levels: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,14 @@ class Parallax(nn.Module):
         super().__init__()
         self.config = config
         self.depth = DepthNet(config)
-        self.place = Place(config.period, config.checkered) if config.period else None
+        self.place = Place(config.period, config.checkered, config.levels) if config.period else None
         self.ego = EgoMotion(config, self.place.features if self.place else 0)
         self.log_stretch = nn.Parameter(torch.zeros(()))
 
     @property
     def told(self) -> int:
         """K: channels that tell a transformer of the place."""
-        return place_channels(self.config.period, self.config.checkered)
+        return place_channels(self.config.period, self.config.checkered, self.config.levels)
 
     @property
     def stretch(self) -> Tensor:
@@ -163,7 +165,7 @@ class Parallax(nn.Module):
         return pace[:, : self.config.hidden]
 
     def pose(self, pace: Tensor) -> Tensor | None:
-        """The pose (B, 3) in a pace, where the world is one place."""
+        """The pose (B, 4) in a pace, where the world is one place."""
         return pace[:, -POSE:].float() if self.place else None
 
     def moves(self, seen: Seen, actions: Tensor, pace: Tensor, look: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -181,6 +183,7 @@ class Parallax(nn.Module):
         if self.place is not None and pose is not None:
             assert look is not None, "a place turns as the look does"
             unit = self.config.unit
+            pose = torch.cat([pose[:, :3], torch.rad2deg(seen.horizon.float().atan())[:, None]], dim=1)
             pose, made = self.place.advance(pose, look, moves * unit)
             moves, pace = (made / unit).to(moves), self.paced(pace, pose)
         return moves, pace

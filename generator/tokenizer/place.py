@@ -1,10 +1,12 @@
 """Place: where one is in a world that is one place, as waves over its plan that a transformer can look things up by.
 
-Shape key: n poses, H, W latent size, K channels. A pose is x, y in map units and yaw in degrees (controls/camera.py).
+Shape key: n poses, H, W latent size, K channels. A pose is x, y in map units, yaw and pitch in degrees
+(controls/camera.py); the pitch is read from each picture, the others add up.
 A place repeats: every `period` units along both axes and, like a chessboard, half of that along both at once when it is
 `checkered`. Waves over the plan have the same value wherever the place is the same, and so say nothing of how often
 one has walked through it. From a pose come channels for each latent cell: where one stands, which way each column
-looks, and the waves at a few distances along it, so that a token knows what stands there before it has been seen.
+looks, and the waves at a few distances along it, so that a token knows what stands there before it has been seen; and,
+where the place has a map (place_map.py), a coarse view of it.
 Where a walk begins is read from its first picture by `Localiser`, whose estimate of each wave is its mean over all
 poses that the picture might have: together they are the likelihood of every place (its characteristic function), whose
 peak is taken. From then on the ego-motion adds up. Ours; AAPT section 4 gives camera origins as channels, which are
@@ -21,6 +23,8 @@ import math
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+
+from generator.tokenizer.place_map import CELL, CHANNELS, VIEW, PlaceMap
 
 AXES = (
     (1, 0),
@@ -43,22 +47,25 @@ CHECKERED += ((8, 0), (0, 8), (16, 0), (0, 16))
 COARSE = 12  # waves that are looked at along a column; the finer ones belong to where one stands
 HEADINGS = (1, 2, 4)  # waves of the heading: whole turns, halves and quarters
 DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
-POSE = 3  # x, y, yaw
-CELL = 16.0  # map units of a cell of the ground
+POSE = 4  # x, y, yaw, pitch
 REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
 SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+STEEPEST = 60.0  # degrees of pitch
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
 FINE = 4  # and that many parts of it afterwards
 
 
 class Place(nn.Module):
-    """The waves of a place of this period in map units, and what finds one's pose in it from a picture."""
+    """The waves of a place of this period in map units, its map of some `levels` of height, if any, and what finds
+    one's pose in it from a picture.
+    """
 
-    def __init__(self, period: float, checkered: bool) -> None:
+    def __init__(self, period: float, checkered: bool, levels: int = 0) -> None:
         super().__init__()
         self.period, self.numbers = period, CHECKERED if checkered else AXES
         cells = math.ceil(period / CELL)
         self.register_buffer("ground", torch.ones(cells, cells))
+        self.map = PlaceMap(period, levels) if levels else None
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 
     @property
@@ -74,11 +81,11 @@ class Place(nn.Module):
         return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
     def known(self, pose: Tensor) -> Tensor:
-        """A pose (n, 3) as numbers (n, features) for the ego-motion: where walls are depends on it."""
+        """A pose (n, 4) as numbers (n, features) for the ego-motion: where walls are depends on it."""
         return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2], (1,))], dim=-1)
 
     def aim(self, pose: Tensor) -> Tensor:
-        """What the localiser is to say of a picture taken at pose (n, 3): (n, 2 * waves + 2 * headings)."""
+        """What the localiser is to say of a picture taken at pose (n, 3 or 4): (n, 2 * waves + 2 * headings)."""
         return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2])], dim=-1)
 
     def remember(self, plan: Tensor) -> None:
@@ -102,7 +109,7 @@ class Place(nn.Module):
         return self.ground[row, column] > 0.5
 
     def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """The pose (n, 3), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
+        """The pose (n, 4), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
 
         And the moves that were made: a step off the known ground goes along its edge, or stays, so that errors of the
         ego-motion do not carry anybody through a wall.
@@ -118,10 +125,14 @@ class Place(nn.Module):
             plan = torch.remainder(plan + step, self.period)
             ahead, right = cos * step[:, 0] - sin * step[:, 1], -sin * step[:, 0] - cos * step[:, 1]
             made.append(torch.stack([ahead, right, move[:, 2]], dim=-1))
-        return torch.cat([plan, torch.remainder(yaw, 360.0)[:, None]], dim=-1), torch.stack(made, dim=1)
+        pitch = (pose[:, 3].float() + look[..., 1].to(plan).sum(1)).clamp(-STEEPEST, STEEPEST)
+        after = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch], dim=-1)
+        return after, torch.stack(made, dim=1)
 
-    def channels(self, pose: Tensor, edge: float, height: int, width: int) -> Tensor:
-        """What each latent cell is told (n, K, H, W) of a camera at pose (n, 3) whose picture ends at slope `edge`."""
+    def channels(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
+        """What each latent cell is told (n, K, H, W) of a camera at pose (n, 4) whose picture ends at slope `edge`, and
+        is `stretch` times as tall as it should be.
+        """
         across = ((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge
         azimuth = pose[:, 2:3] + torch.rad2deg(across.atan())  # (n, W)
         way = torch.deg2rad(azimuth)
@@ -129,17 +140,21 @@ class Place(nn.Module):
         columns = [self.waves(pose[:, :2])[:, None].expand(-1, width, -1), headings(azimuth)]
         columns += [self.waves(pose[:, None, :2] + far * direction, COARSE) for far in DISTANCES]
         told = torch.cat(columns, dim=-1).transpose(1, 2)
-        return told[:, :, None].expand(-1, -1, height, -1)
+        told = told[:, :, None].expand(-1, -1, height, -1)
+        if self.map is None:
+            return told
+        view = self.map.view(pose, edge, stretch, VIEW * height, VIEW * width)
+        return torch.cat([told, nnf.pixel_unshuffle(view, VIEW)], dim=1)
 
     def locate(self, picture: Tensor) -> Tensor:
-        """The likeliest pose (n, 3) of pictures (n, 3, Y, X) in [-1, 1]."""
+        """The likeliest pose (n, 4), taken to be level, of pictures (n, 3, Y, X) in [-1, 1]."""
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split = 2 * len(self.numbers)
         with torch.autocast(said.device.type, enabled=False):
             where = self._peak(said[:, :split])
             turns = torch.arange(0, 360, 1.0, device=said.device)
             yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
-        return torch.cat([where, yaw[:, None]], dim=-1)
+        return torch.cat([where, yaw[:, None], torch.zeros_like(yaw)[:, None]], dim=-1)
 
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""
@@ -153,7 +168,7 @@ class Place(nn.Module):
         return around.gather(1, score.argmax(1)[:, None, None].expand(-1, 1, 2))[:, 0]
 
     def distances(self, found: Tensor, true: Tensor) -> dict[str, float]:
-        """How far poses (n, 3) lie from the true ones in map units and degrees, of half of them and of nine in ten."""
+        """How far poses (n, 3 or 4) lie from the true ones in map units and degrees, half and most of them."""
         apart = found[:, None, :2] - true[:, None, :2] + true.new_tensor(self.same)
         away = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
         away = away.norm(dim=-1).amin(1)
@@ -172,12 +187,12 @@ class Place(nn.Module):
         return [[0.0, 0.0], [half, half]] if self.numbers is CHECKERED else [[0.0, 0.0]]
 
 
-def place_channels(period: float, checkered: bool) -> int:
+def place_channels(period: float, checkered: bool, levels: int = 0) -> int:
     """K of a place; 0 where there is none."""
     if not period:
         return 0
     waves = len(CHECKERED if checkered else AXES)
-    return 2 * (waves + len(HEADINGS) + len(DISTANCES) * min(COARSE, waves))
+    return 2 * (waves + len(HEADINGS) + len(DISTANCES) * min(COARSE, waves)) + (CHANNELS if levels else 0)
 
 
 def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:

@@ -32,7 +32,7 @@ NEAREST = 0.05  # what came nearer than this share of its distance is behind the
 @dataclass(frozen=True)
 class Views:
     """A picture and its moved views (B, 1 + ticks, 3, Y, X), which pixels (B, ticks, 1, Y, X) it really showed, and
-    the pose (B, 3) after them where the world is one place.
+    the pose (B, 4) after them where the world is one place.
     """
 
     pictures: Tensor
@@ -77,8 +77,13 @@ class Reprojector(nn.Module):
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) show."""
         return self.parallax.stand(picture) if self.parallax else torch.zeros(len(picture), 0)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its parallax is."""
+        return self.parallax.log_stretch.device if self.parallax else torch.device("cpu")
+
     def at(self, pace: Tensor, pose: Tensor | None) -> Tensor:
-        """The pace (B, Z) at another pose (B, 3), where the world is one place."""
+        """The pace (B, Z) at another pose (B, 4), where the world is one place."""
         if pose is None or self.parallax is None or self.parallax.place is None:
             return pace
         return self.parallax.paced(self.parallax.hidden(pace), pose)
@@ -178,11 +183,13 @@ class Reprojector(nn.Module):
         return self.vae.normalise(self.vae.encode(views)[0])[:, 1]
 
     def told(self, latent: Tensor, pose: Tensor | None) -> Tensor:
-        """What lies ahead (B, C + K, H, W): the views' latent (B, C, H, W) and the place that pose (B, 3) looks at."""
+        """What lies ahead (B, C + K, H, W): the views' latent (B, C, H, W) and the place that pose (B, 4) looks at."""
         if self.parallax is None or self.parallax.place is None:
             return latent
         assert pose is not None, "a world that is one place has a pose"
-        told = self.parallax.place.channels(pose.to(latent.device), self.edge, latent.shape[-2], latent.shape[-1])
+        stretch = float(self.parallax.stretch.detach())
+        given = (pose.to(latent.device), self.edge, stretch, latent.shape[-2], latent.shape[-1])
+        told = self.parallax.place.channels(*given)
         return torch.cat([latent, told.to(latent)], dim=-3)
 
 

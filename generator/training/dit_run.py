@@ -29,6 +29,7 @@ from generator.rollout import open_eye, rollout, teacher_rollout
 from generator.samplers.sampler import shifted_sampler
 from generator.samplers.schedule import token_shift
 from generator.tokenizer.parallax import Parallax
+from generator.tokenizer.place_map import CHANNELS
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 from generator.training.ema import Ema
@@ -242,17 +243,18 @@ def open_model(
 
 
 def with_place(begin: CausalDiT, dit: CausalDiT) -> dict[str, Tensor]:
-    """The weights of `begin` for a transformer that is told of a place, which it does not heed at first. UserError when
-    it knew another one.
+    """The weights of `begin` for a transformer that is told of a place, or more of it, which it does not heed at first.
+    UserError when it knew another one.
     """
     taken, old, new = dict(begin.state_dict()), begin.config, dit.config
-    if old.place_channels == new.place_channels:
+    more = new.place_channels - old.place_channels
+    if not more:
         return taken
-    if old.place_channels:
+    if old.place_channels and more != CHANNELS:
         raise UserError("The world to start from knows a place, and the parallax another one, or none; give its own.")
-    area, before = new.patch**2, new.latent_channels + new.carried_channels
+    area, before = new.patch**2, new.latent_channels + old.recycled_channels
     weight, at = taken["embed.weight"], before * area
-    fresh = weight.new_zeros(len(weight), new.place_channels * area)
+    fresh = weight.new_zeros(len(weight), more * area)
     taken["embed.weight"] = torch.cat([weight[:, :at], fresh, weight[:, at:]], dim=1)
     return taken
 

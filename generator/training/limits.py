@@ -2,7 +2,8 @@
 
 The estimate counts what grows with the model and the segment; its numbers per token come from the tensors that autograd
 keeps. The most bytes of tensors alive in a step were measured at 0.6 to 0.9 of it. What the allocator holds beside them
-is left out: on the CPU, with glibc, the process took up to twice the estimate.
+is left out: on the CPU, with glibc, the process took up to twice the estimate. Of several processes it is the need of
+one: its own clips, of those its own tokens or heads, its shards of the weights, and the generator that it gathers.
 
 Does not know of losses, data or what a step does.
 """
@@ -10,6 +11,7 @@ Does not know of losses, data or what a step does.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +20,7 @@ import torch
 from controls.errors import UserError
 from generator.model.discriminator import Discriminator
 from generator.model.dit import CausalDiT, DiTConfig
+from generator.model.ranks import launched
 
 KEPT = 60  # bytes per token and width that a pass keeps beside its block boundaries: entry, exit, the judge's heads
 INNER = 70  # as much inside one block, its MLP's two hidden layers not counted
@@ -27,6 +30,7 @@ class Stage3(Protocol):
     """The settings that are looked at; see AdversarialTraining."""
 
     batch: int
+    context: int
     accumulate: int
     still: float
     centring: float
@@ -97,69 +101,125 @@ def available_bytes(device: torch.device) -> float | None:
     return 1024.0 * float(free[0]) if free and device.type == "cpu" else None
 
 
+@dataclasses.dataclass(frozen=True)
+class Team:
+    """The processes that train together: `size` of them shard the weights, `context` share each clip; `here` of them
+    are on this machine. The first numbers are those of one process, which shards nothing.
+    """
+
+    size: int = 1
+    context: int = 1
+    here: int = 1
+    sharded: bool = False
+
+    @property
+    def groups(self) -> int:
+        """How many parts a batch has."""
+        return max(self.size // self.context, 1)
+
+    def clips(self, batch: int) -> int:
+        """The most clips of a batch that a process has."""
+        return -(-batch // self.groups)
+
+
+ALONE = Team()
+
+
+def team_of(config: Stage3) -> Team:
+    """The processes that torchrun started beside this one, as the settings part the work."""
+    found = launched()
+    if found is None:
+        return ALONE
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(found[1])))
+    return Team(found[1], max(config.context, 1), here, sharded=True)
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The GPU that is this process's own, where several share a machine."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", local) if device.type == "cuda" and local < torch.cuda.device_count() else device
+
+
 def check_memory(config: Stage3, dit: DiTConfig, device: torch.device) -> None:
     """UserError when a step is estimated to need more memory than is free; it says which setting to lower."""
-    need, free = estimate_bytes(config, dit), available_bytes(device)
+    team = team_of(config)
+    need, free = estimate_bytes(config, dit, team), available_bytes(own_device(device))
+    if free is not None and device.type == "cpu":
+        free /= team.here
     if free is None or need <= free:
         return
+    about, left = f"{need / 1e9:.3g} GB", f"{free / 1e9:.3g} GB of {device.type} memory are free"
+    if team.size > 1:
+        about, left = f"{about} in each of {team.size} processes", f"{left} for each"
     raise UserError(
-        f"Segments of {config.frames} latent frames in batches of {config.batch} need about {need / 1e9:.3g} GB, and "
-        f"{free / 1e9:.3g} GB of {device.type} memory are free; {remedy(config, dit, free)}."
+        f"Segments of {config.frames} latent frames in batches of {config.batch} need about {about}, and {left}; "
+        f"{remedy(config, dit, free, team)}."
     )
 
 
-def remedy(config: Stage3, dit: DiTConfig, free: float) -> str:
+def remedy(config: Stage3, dit: DiTConfig, free: float, team: Team = ALONE) -> str:
     """What to lower, and how far, so that a step fits: the batch, or the frames as well when one clip is too many."""
     least = config.overlap + 1 if config.segments > 1 else 2
-    room = free - weight_bytes(dit, config.bf16)
-    sizes = [(batch, config.frames) for batch in range(config.batch - 1, 0, -1)]
-    sizes += [(1, frames) for frames in range(config.frames - 1, least - 1, -1)]
+    room, groups = free - weight_bytes(dit, config.bf16, team), team.groups
+    fewer = (config.batch - 1) // groups * groups
+    sizes = [(batch, config.frames) for batch in range(fewer, 0, -groups)]
+    sizes += [(groups, frames) for frames in range(config.frames - 1, least - 1, -1)]
     for batch, frames in sizes:
         smaller = dataclasses.replace(config, batch=batch, frames=frames)  # type: ignore[type-var]
-        if step_bytes(smaller, dit) <= room:
+        if step_bytes(smaller, dit, team) <= room:
             return f"give --set batch={batch}" + (f" --set frames={frames}" if frames < config.frames else "")
     return "choose a smaller preset"
 
 
-def estimate_bytes(config: Stage3, dit: DiTConfig) -> float:
-    """About how many bytes stage 3 needs at its fullest."""
-    return weight_bytes(dit, config.bf16) + step_bytes(config, dit)
+def estimate_bytes(config: Stage3, dit: DiTConfig, team: Team = ALONE) -> float:
+    """About how many bytes stage 3 needs at its fullest, in one process of a team."""
+    return weight_bytes(dit, config.bf16, team) + step_bytes(config, dit, team)
 
 
-def step_bytes(config: Stage3, dit: DiTConfig) -> float:
+def step_bytes(config: Stage3, dit: DiTConfig, team: Team = ALONE) -> float:
     """What a step holds beside the weights: four passes of the judge or the generator's and one, and a block open."""
     value = 2 if config.bf16 else 4
     length = config.frames + (config.overlap if config.segments > 1 else 0)
     past = dit.window + 1 + dit.sink if config.segments > 1 else 0
-    made, judged = pass_bytes(config, dit, config.frames, past), pass_bytes(config, dit, length, 0)
+    made, judged = pass_bytes(config, dit, config.frames, past, team), pass_bytes(config, dit, length, 0, team)
     slots = dit.window + 1 + dit.sink
-    cache = 2 * 2 * 4 * dit.depth * config.batch * slots * dit.tokens * dit.model_width  # and its copy
-    width = config.batch * length * dit.tokens * dit.model_width
-    block = 2 * width * (INNER + 2 * dit.mlp_ratio * value) + 2 * score_bytes(config, dit, length, past)
+    kept = team.clips(config.batch) * slots * dit.tokens * dit.model_width / team.context  # of its own heads
+    cache = 2 * 2 * 4 * dit.depth * kept  # and its copy
+    width = width_numbers(config, dit, length, team)
+    block = 2 * width * (INNER + 2 * dit.mlp_ratio * value) + 2 * score_bytes(config, dit, length, past, team)
     return config.accumulate * cache + max(made + judged, 4 * judged) + block
 
 
-def weight_bytes(dit: DiTConfig, bf16: bool) -> float:
-    """Both networks' weights, gradients and RMSProp averages, the generator's EMA, and the copies of autocast."""
+def weight_bytes(dit: DiTConfig, bf16: bool, team: Team = ALONE) -> float:
+    """Both networks' weights, gradients and RMSProp averages, the generator's EMA, and the copies of autocast.
+
+    A sharded generator is gathered besides, and so are a block of either and its gradient as a pass reaches them.
+    """
     with torch.device("meta"):
         judge = Discriminator(CausalDiT(dit))
     mine, theirs = (sum(p.numel() for p in module.parameters()) for module in (judge.body, judge))
-    return 16.0 * mine + 12.0 * theirs + (2.0 * (mine + theirs) if bf16 else 0.0)
+    gathered = 4.0 * mine + 2 * 2 * 4.0 * theirs / dit.depth if team.sharded else 0.0
+    return (16.0 * mine + 12.0 * theirs) / team.size + gathered + (2.0 * (mine + theirs) if bf16 else 0.0)
 
 
-def pass_bytes(config: Stage3, dit: DiTConfig, frames: int, past: int) -> float:
+def width_numbers(config: Stage3, dit: DiTConfig, frames: int, team: Team) -> int:
+    """Numbers of the tokens of clips of so many latent frames, as wide as the model, that one process has."""
+    return team.clips(config.batch) * frames * -(-dit.tokens // team.context) * dit.model_width
+
+
+def pass_bytes(config: Stage3, dit: DiTConfig, frames: int, past: int, team: Team = ALONE) -> float:
     """What one pass over a clip keeps for its backward pass: boundaries of blocks, or all that is inside them."""
     value = 2 if config.bf16 else 4
-    width = config.batch * frames * dit.tokens * dit.model_width
+    width = width_numbers(config, dit, frames, team)
     mask = frames * (frames + past) * dit.tokens**2
     if config.checkpointed:
         return width * (KEPT + dit.depth * value) + mask
-    inside = width * (INNER + 2 * dit.mlp_ratio * value) + score_bytes(config, dit, frames, past)
+    inside = width * (INNER + 2 * dit.mlp_ratio * value) + score_bytes(config, dit, frames, past, team)
     return width * KEPT + dit.depth * inside + mask
 
 
-def score_bytes(config: Stage3, dit: DiTConfig, frames: int, past: int) -> float:
+def score_bytes(config: Stage3, dit: DiTConfig, frames: int, past: int, team: Team = ALONE) -> float:
     """Attention of one block: the mask as numbers and, where sinks widen the keys, every head's scores."""
     pairs = frames * (frames + past) * dit.tokens**2
     wide = dit.sink and frames * config.segments > dit.window + dit.sink + 1
-    return 4.0 * pairs * (1 + (config.batch * dit.heads if wide else 0))
+    return 4.0 * pairs * (1 + (team.clips(config.batch) * dit.heads / team.context if wide else 0))

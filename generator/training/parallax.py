@@ -29,7 +29,7 @@ from generator.checkpoint import MANIFEST, as_stored, load_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
-from generator.data.halls.endless import PERIOD
+from generator.data.halls.endless import LEVELS, PERIOD
 from generator.data.halls.maps import ENDLESS
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
@@ -54,6 +54,7 @@ from generator.training.helpers import (
 )
 from generator.training.known_depth import KnownDepth, know_depth
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
+from generator.training.place_map import map_place
 from generator.training.windows import to_frames, to_video
 
 WEIGHTS, RESUME = "parallax.safetensors", "resume.safetensors"
@@ -68,7 +69,8 @@ class ParallaxTraining:
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
     `agree`, `period` and `checkered` are what the parallax is kept with (ParallaxConfig); without a period the one of
-    the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step.
+    the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
+    `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) at the end.
     """
 
     data: str = "runs/data/halls"
@@ -78,6 +80,8 @@ class ParallaxTraining:
     agree: float = 0.7
     period: float = 0.0
     checkered: bool = False
+    levels: int = -1
+    mapped: int = 1500
     pictures: int = 64
     minutes: float = 0.0
     steps: int = 0
@@ -162,6 +166,8 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
         raise
     bar.close()
     if run.step != stop_after:
+        if run.parallax.place is not None and run.parallax.place.map is not None:
+            map_place(run.parallax, run.data, config.mapped, step_rng(config.seed, 0, "map"))
         evaluate(run)
     return save_run(run)
 
@@ -179,7 +185,8 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
     endless = data.meta["world"] == "halls" and data.meta.get("size") == ENDLESS and not config.period
     period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
-    sizes |= {"agree": config.agree, "period": period, "checkered": checkered}
+    levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
+    sizes |= {"agree": config.agree, "period": period, "checkered": checkered, "levels": levels if period else 0}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.start:
         begin_with(parallax, load_parallax(config.start), config.start)
@@ -209,7 +216,8 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
 def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     """Take over weights; a parallax that knew no place gets used to one. UserError when the rest has other sizes."""
     old, new = begin.config, parallax.config
-    if replace(old, agree=new.agree, period=new.period, checkered=new.checkered) != new:
+    given = {"agree": new.agree, "period": new.period, "checkered": new.checkered, "levels": new.levels}
+    if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
     taken, own = begin.state_dict(), parallax.state_dict()
     for name, tensor in own.items():

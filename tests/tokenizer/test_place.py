@@ -60,7 +60,7 @@ def test_a_pose_goes_where_the_camera_goes(x, y, yaw, ticks):
         pose = camera.advance(pose, (turn / 100, 0), (forward / 100, right / 100, 0))
     look = torch.tensor([[[turn / 100, 0] for turn, _, _ in ticks]])
     moves = torch.tensor([[[forward / 100, right / 100, 0] for _, forward, right in ticks]])
-    made, done = place.advance(torch.tensor([[x, y, yaw]]), look, moves)
+    made, done = place.advance(torch.tensor([[x, y, yaw, 0.0]]), look, moves)
     torch.testing.assert_close(done, moves, atol=1e-3, rtol=1e-3)
     assert 0 <= made[0, 0] <= PERIOD and 0 <= made[0, 1] <= PERIOD and 0 <= made[0, 2] <= 360
     found = place.distances(made, torch.tensor(pose[[0, 1, 3]]).float()[None])
@@ -73,18 +73,18 @@ def test_nobody_walks_off_the_ground_that_recorded_walks_know():
     place.remember(torch.stack([torch.arange(0, PERIOD, 8.0), torch.full((64,), 104.0)], dim=1))
     inside = place.stands(torch.tensor([[200.0, 104.0], [200.0, 90.0], [200.0, 120.0], [200.0, 70.0], [200.0, 140.0]]))
     assert inside.tolist() == [True, True, True, False, False]
-    look, east = torch.zeros(1, 1, 2), torch.tensor([[200.0, 104.0, 0.0]])
+    look, east = torch.zeros(1, 1, 2), torch.tensor([[200.0, 104.0, 0.0, 0.0]])
     ahead = torch.tensor([[[100.0, 0.0, 3.0]]])
     pose, made = place.advance(east, look, ahead)
-    assert pose[0].tolist() == [300.0, 104.0, 0.0] and torch.equal(made, ahead)
-    turned = torch.tensor([[200.0, 104.0, 45.0]])  # to the south-east
+    assert pose[0].tolist() == [300.0, 104.0, 0.0, 0.0] and torch.equal(made, ahead)
+    turned = torch.tensor([[200.0, 104.0, 45.0, 0.0]])  # to the south-east
     pose, made = place.advance(turned, look, ahead)
-    torch.testing.assert_close(pose, torch.tensor([[200.0 + 100 / 2**0.5, 104.0, 45.0]]))
+    torch.testing.assert_close(pose, torch.tensor([[200.0 + 100 / 2**0.5, 104.0, 45.0, 0.0]]))
     torch.testing.assert_close(made, torch.tensor([[[50.0, -50.0, 3.0]]]))
-    south = torch.tensor([[200.0, 104.0, 90.0]])
+    south = torch.tensor([[200.0, 104.0, 90.0, 0.0]])
     pose, made = place.advance(south, look, ahead)
     torch.testing.assert_close(pose, south, atol=1e-3, rtol=0)
-    lost = torch.tensor([[200.0, 300.0, 90.0]])  # who stands where nobody stood may leave
+    lost = torch.tensor([[200.0, 300.0, 90.0, 0.0]])  # who stands where nobody stood may leave
     assert place.advance(lost, look, ahead)[0][0, 1] < 201
 
 
@@ -100,7 +100,7 @@ def test_a_pose_is_found_where_its_waves_are(place, monkeypatch):
 def test_channels_say_what_stands_along_a_column(place):
     """Facing east in the middle column, what is asked for lies to the east; turned by a quarter, to the south."""
     for yaw, way in ((0.0, (1.0, 0.0)), (90.0, (0.0, -1.0)), (180.0, (-1.0, 0.0))):
-        told = place.channels(torch.tensor([[40.0, 60.0, yaw]]), EDGE, 4, 5)[0]
+        told = place.channels(torch.tensor([[40.0, 60.0, yaw, 0.0]]), EDGE, 1.2, 4, 5)[0]
         assert told.shape == (place_channels(PERIOD, True), 4, 5)
         far = place.waves(torch.tensor([40.0 + 256 * way[0], 60.0 + 256 * way[1]]), 12)
         first = 2 * 16 + 6 + 24  # where one stands, headings, the nearest distance
@@ -109,10 +109,10 @@ def test_channels_say_what_stands_along_a_column(place):
 
 
 def test_a_place_keeps_its_precision_in_bf16(place):
-    pose, rough = torch.tensor([[477.3, 12.9, 271.5]]), Place(PERIOD, True).to(torch.bfloat16)
-    assert torch.equal(rough.channels(pose, EDGE, 4, 4), place.channels(pose, EDGE, 4, 4))
+    pose, rough = torch.tensor([[477.3, 12.9, 271.5, 3.0]]), Place(PERIOD, True).to(torch.bfloat16)
+    assert torch.equal(rough.channels(pose, EDGE, 1.2, 4, 4), place.channels(pose, EDGE, 1.2, 4, 4))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(place.channels(pose, EDGE, 4, 4), rough.channels(pose, EDGE, 4, 4))
+        assert torch.equal(place.channels(pose, EDGE, 1.2, 4, 4), rough.channels(pose, EDGE, 1.2, 4, 4))
 
 
 def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_place, tiny_parallax):
@@ -123,6 +123,7 @@ def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_place, tin
     torch.testing.assert_close(again, moves)
     torch.testing.assert_close(tiny_place.hidden(pace), hidden)
     start = tiny_place.pose(tiny_place.stand(picture))
+    start[:, 3] = torch.rad2deg(seen.horizon.atan())  # the pitch is seen
     walked = tiny_place.place.advance(start, look, moves * tiny_place.config.unit)[0]
     torch.testing.assert_close(tiny_place.pose(pace), walked, atol=1e-3, rtol=0)
     assert parallax_hash(tiny_place) != parallax_hash(tiny_parallax)
@@ -135,8 +136,14 @@ def test_a_transformer_answers_as_before_when_it_gets_to_know_a_place(make_dit, 
     split = old.config.carried_channels
     assert torch.equal(new(noisy, recycled, *rest).isfinite(), torch.ones_like(noisy, dtype=torch.bool))
     torch.testing.assert_close(new(noisy, recycled, *rest), old(noisy, recycled[:, :, :split], *rest))
-    with pytest.raises(UserError, match="another one"):
-        with_place(new, old)
+    mapped = make_dit(seed=3, place_channels=place_channels(PERIOD, True, levels=4))
+    mapped.load_state_dict(with_place(new, mapped))
+    noisy, recycled, *rest = make_inputs(mapped, 3)
+    split = new.config.recycled_channels
+    torch.testing.assert_close(mapped(noisy, recycled, *rest), new(noisy, recycled[:, :, :split], *rest))
+    for begin, end in ((new, old), (mapped, make_dit(place_channels=7))):
+        with pytest.raises(UserError, match="another one"):
+            with_place(begin, end)
 
 
 def test_without_recycling_the_place_is_still_told(make_dit, make_inputs):
@@ -156,12 +163,13 @@ def test_history_noise_spares_the_place():
 def test_windows_are_told_the_recorded_pose(tiny_place, place_latents, tiny_vae):
     clips = LatentClips(place_latents, "train")
     batch = clips.gather([(0, 1)], 3)
-    assert batch.told == 0 and batch.pose.shape == (1, 4, 3)
+    assert batch.told == 0 and batch.pose.shape == (1, 4, 4)
     clips.tell(Reprojector(tiny_vae, clips.meta["hfov"], tiny_place))
     told = clips.gather([(0, 1)], 3)
-    assert told.told == place_channels(PERIOD, True) and torch.equal(told.ahead[:, :, : -told.told], batch.ahead)
-    due = tiny_place.place.channels(batch.pose[0, 1:], clips.turn.edge, *batch.target.shape[-2:])
-    torch.testing.assert_close(told.ahead[0, :, -told.told :], due)
+    assert told.told == tiny_place.told and torch.equal(told.ahead[:, :, : -told.told], batch.ahead)
+    stretch = float(tiny_place.stretch)
+    due = tiny_place.place.channels(batch.pose[0, 1:], clips.turn.edge, stretch, *batch.target.shape[-2:])
+    torch.testing.assert_close(told.ahead[0, :, -told.told :], due, atol=2e-3, rtol=0)  # kept in half precision
     torch.testing.assert_close(tiny_place.pose(told.pace), batch.pose[:, 0])
 
 
@@ -185,7 +193,7 @@ def test_a_world_that_is_a_place_plays_as_it_rolls_out(place_run, place_latents)
     from generator.world import World
 
     weights = load_weights(place_run / "snapshot")
-    assert weights.dit.config.place_channels == place_channels(PERIOD, True) and weights.parallax.place is not None
+    assert weights.dit.config.place_channels == weights.parallax.told and weights.parallax.place.map is not None
     clips = LatentClips(place_latents, "train")
     world = World(place_run / "snapshot", "torch-fp32", threads=1)
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -222,7 +230,7 @@ def test_the_last_stage_keeps_the_place(place_run, place_latents, data_set, tmp_
 
 
 def test_a_place_is_learned_with_the_ego_motion(data_set, tmp_path):
-    changes = {"period": PERIOD, "checkered": True, "pictures": 4, "ego_from": 0.0, "steps": 3}
+    changes = {"period": PERIOD, "checkered": True, "pictures": 4, "ego_from": 0.0, "steps": 3, "levels": 4}
     config = parallax.ParallaxTraining(str(data_set), preset="debug", batch=2, walks=2, device="cpu", **changes)
     parallax.train(config, tmp_path / "whole", quiet=True)
     for stop in (1, None):
@@ -260,7 +268,7 @@ def test_a_folder_keeps_a_place(tiny_place, tiny_vae, make_dit, tmp_path):
     from controls.action import ActionSpec
     from generator.checkpoint import WorldConfig, load_weights
 
-    dit = make_dit(place_channels=place_channels(PERIOD, True))
+    dit = make_dit(place_channels=tiny_place.told)
     config = WorldConfig(
         "debug", (64, 64), 90.0, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec(), tiny_place.config
     )
@@ -279,12 +287,12 @@ def test_a_recording_of_the_endless_court_is_a_place(data_set, tmp_path):
     (tmp_path / "data" / "meta.json").write_text(json.dumps({**meta, "world": "halls", "size": "endless"}))
     config = parallax.ParallaxTraining(str(tmp_path / "data"), preset="debug", steps=1, device="cpu")
     made = parallax.open_run(config, tmp_path / "known").parallax
-    assert (made.config.period, made.config.checkered) == (1792.0, True)
+    assert (made.config.period, made.config.checkered, made.config.levels) == (1792.0, True, 28)
     walked = Dataset.open(tmp_path / "data").clip(0).pose[:, :2]
     assert made.place.stands(torch.from_numpy(walked).float()).all() and made.place.ground.mean() < 0.1
     given = dataclasses.replace(config, period=640.0)
     made = parallax.open_run(given, tmp_path / "given").parallax
-    assert (made.config.period, made.config.checkered) == (640.0, False)
+    assert (made.config.period, made.config.checkered, made.config.levels) == (640.0, False, 0)
     assert (
         parallax.open_run(dataclasses.replace(given, data=str(data_set), period=0.0), tmp_path / "none").parallax.place
         is None
