@@ -19,7 +19,7 @@ from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 from generator.training.helpers import save_tensors
-from generator.training.parallax import begin_with
+from generator.training.parallax_files import begin_with
 
 os.environ.setdefault("CI", "true")  # openvino's converter then sends no reports, which would wait for a network
 

@@ -38,7 +38,7 @@ from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights
 from generator.data.clips import Clip, Dataset
-from generator.evaluation import places
+from generator.evaluation import place_walks
 from generator.evaluation.control import Walk, measure_control
 from generator.evaluation.drift import STATIC, Drift, Plan, measure_drift
 from generator.evaluation.frechet import AlexNet, PictureNetwork, Stills
@@ -151,10 +151,8 @@ def evaluate(
     }
     i3d = I3D() if settings.fvd else None
     plan, first = Plan(settings.drift, settings.rollouts), next(iter(splits))
-    walks = places.Plan(settings.place, min(settings.rollouts, 4))
-    place = _place_of(loaded) if settings.place else None
-    if place:
-        walks.check()
+    walks = place_walks.Plan(settings.place, min(settings.rollouts, 4))
+    place = _place_of(loaded, walks) if settings.place else None
     if settings.drift:
         plan.cut(config.fps, config.action_spec.ticks)
     if settings.drift or place:
@@ -176,7 +174,7 @@ def evaluate(
         report |= drift.report | {"drift.backend": world.info["backend"]}
         sheets += [drift_sheet(name, shown) for name, shown in drift.shown.items()]
     if place:
-        seen = places.measure_place(world, place, dataset, first, Scores(lpips), walks, say)
+        seen = place_walks.measure_place(world, place, dataset, first, Scores(lpips), walks, say)
         report |= seen.report
         sheets.append(place_sheet(seen.shown))
     about: dict[str, Any] = {
@@ -191,8 +189,9 @@ def evaluate(
     return Evaluation(about | report, drift, sheets)
 
 
-def _place_of(weights: Weights) -> Place:
-    """The place that a world is; UserError when it is none."""
+def _place_of(weights: Weights, walks: place_walks.Plan) -> Place:
+    """The place that a world is; UserError when it is none, or the walks measure nothing."""
+    walks.check()
     place = weights.parallax.place if weights.parallax else None
     if place is None:
         raise UserError("--place is for worlds that are one place, and this one is not; leave it out.")

@@ -150,11 +150,15 @@ class Parallax(nn.Module):
             return self.log_stretch.new_zeros(batch, self.config.hidden)
         return torch.zeros(batch, self.config.hidden + POSE, device=self.log_stretch.device)  # float32, as places need
 
-    def stand(self, picture: Tensor) -> Tensor:
-        """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) in [-1, 1] show."""
+    def stand(self, picture: Tensor, edge: float) -> Tensor:
+        """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) in [-1, 1], which end at slope
+        `edge`, show.
+        """
         if self.place is None:
             return self.no_pace(len(picture))
-        return self.paced(self.hidden(self.no_pace(len(picture))), self.place.locate(picture))
+        pitch = torch.rad2deg(self.perceive(picture.to(self.log_stretch)).horizon.float().atan())
+        pose = self.place.find(picture, pitch, edge, float(self.stretch.detach()))
+        return self.paced(self.hidden(self.no_pace(len(picture))), pose)
 
     def paced(self, hidden: Tensor, pose: Tensor) -> Tensor:
         """A pace (B, Z) from its parts; float32, as places need."""

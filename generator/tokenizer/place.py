@@ -50,6 +50,10 @@ DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
 POSE = 4  # x, y, yaw, pitch
 REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
 SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
+PLACES, APART, TURNS, KEPT = 10, 48.0, 6, 3  # places and headings that are tried, map units between places
+SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degrees about what is kept, in turn finer
+AT_ONCE = 64  # views
 STEEPEST = 60.0  # degrees of pitch
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
 FINE = 4  # and that many parts of it afterwards
@@ -155,6 +159,51 @@ class Place(nn.Module):
             turns = torch.arange(0, 360, 1.0, device=said.device)
             yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
         return torch.cat([where, yaw[:, None], torch.zeros_like(yaw)[:, None]], dim=-1)
+
+    def find(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
+        """As `locate` for pictures of a known pitch (n,) in degrees; with a map the pose (n, 4) whose view is most like
+        the picture, near any of the places that it might show.
+        """
+        if self.map is None:
+            return torch.cat([self.locate(picture)[:, :3], pitch[:, None].to(picture.device)], dim=1)
+        return torch.cat([self._look_up(*one, edge, stretch) for one in zip(picture.split(1), pitch, strict=True)])
+
+    def _look_up(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
+        aim = nnf.adaptive_avg_pool2d(picture.float(), LOOKED)
+
+        def best(poses: Tensor, count: int) -> Tensor:
+            assert self.map is not None
+            made = [self.map.view(part, edge, stretch, *LOOKED)[:, :3] for part in poses.split(AT_ONCE)]
+            apart = torch.cat([(view - aim).abs().mean((1, 2, 3)) for view in made])
+            return poses[apart.argsort()[:count]]
+
+        kept = best(self._candidates(picture, pitch), KEPT)
+        for scale in FINER:
+            steps = torch.cartesian_prod(*[torch.tensor([-s, 0.0, s], device=kept.device) for s in SPREAD])
+            steps = nnf.pad(steps * scale, (0, 1))
+            kept = best((kept[:, None] + steps).flatten(0, 1), KEPT)
+        plan = torch.remainder(kept[:1, :2], self.period)
+        return torch.cat([plan, torch.remainder(kept[:1, 2:3], 360.0), kept[:1, 3:]], dim=1)
+
+    def _candidates(self, picture: Tensor, pitch: Tensor) -> Tensor:
+        """Poses (m, 4) that a picture (1, 3, Y, X) may have been taken at: likely places, each with likely headings."""
+        said = self.localiser(picture.to(next(self.parameters()))).float()
+        split, places = 2 * len(self.numbers), []
+        with torch.autocast(said.device.type, enabled=False):
+            line = torch.arange(STEP / 2, self.period, STEP, device=said.device)
+            plan = torch.cartesian_prod(line, line)
+            plan = plan[self.stands(plan)]
+            score = self.waves(plan) @ said[0, :split]
+            for _ in range(PLACES):
+                places.append(plan[score.argmax()])
+                for same in self.same:
+                    away = (plan - places[-1] + plan.new_tensor(same) + self.period / 2) % self.period - self.period / 2
+                    score = score.masked_fill(away.norm(dim=-1) < APART, -math.inf)
+            turns = torch.arange(0, 360, 5.0, device=said.device)
+            likely = turns[(headings(turns) @ said[0, split:]).argsort(descending=True)[:TURNS]]
+        pairs = torch.cartesian_prod(torch.arange(float(PLACES), device=said.device), likely)
+        plan = torch.stack(places)[pairs[:, 0].long()]
+        return torch.cat([plan, pairs[:, 1:], pitch.to(said).expand(len(pairs), 1)], dim=1)
 
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""

@@ -75,7 +75,7 @@ class Reprojector(nn.Module):
 
     def stand(self, picture: Tensor) -> Tensor:
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) show."""
-        return self.parallax.stand(picture) if self.parallax else torch.zeros(len(picture), 0)
+        return self.parallax.stand(picture, self.edge) if self.parallax else torch.zeros(len(picture), 0)
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,15 @@ import torch
 from torch import Tensor
 
 from controls.errors import UserError
-from generator.checkpoint import WorldConfig, load_weights, save_weights
-from generator.config import build, preset
+from generator.checkpoint import WorldConfig, save_weights
 from generator.data.latents import Batch, LatentClips, parallax_hash, tokenizer_hash
-from generator.model.dit import CausalDiT, DiTConfig
+from generator.model.dit import CausalDiT
 from generator.rollout import open_eye, rollout, teacher_rollout
 from generator.samplers.sampler import shifted_sampler
-from generator.samplers.schedule import token_shift
 from generator.tokenizer.parallax import Parallax
-from generator.tokenizer.place_map import CHANNELS
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
+from generator.training.begin import open_model, open_parallax
 from generator.training.ema import Ema
 from generator.training.helpers import (
     Budget,
@@ -43,10 +41,8 @@ from generator.training.helpers import (
     step_rng,
 )
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
-from generator.training.parallax import load_parallax
 from generator.training.parallel_run import join_team, load_alone, load_shared, save_state
 from generator.training.parallel_tensors import wholes
-from generator.training.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from generator.training.parallel import Team
@@ -210,62 +206,6 @@ def open_run(
     if run.leads:
         (folder / "training.json").write_text(json.dumps(asdict(config), indent=1))
     return run
-
-
-def open_model(
-    config: DiTTraining, clips: LatentClips, parallax: Parallax | None = None
-) -> tuple[VideoVAE, CausalDiT, float]:
-    """Tokenizer, transformer and time shift to begin with: those of `start`, else a new transformer of the preset.
-
-    A transformer that knew no place gets used to that of the `parallax`.
-    Where the latents are of another tokenizer than that of `start`, the one of the settings takes its place: the
-    transformer then gets used to it.
-    """
-    table = preset(config.preset)
-    begin = load_weights(Path(config.start)) if config.start else None
-    if begin is not None and tokenizer_hash(begin.tokenizer) == clips.tokenizer:
-        tokenizer = begin.tokenizer
-    elif begin is not None and not Path(config.tokenizer).exists():
-        tokenizer = begin.tokenizer  # which `check_fit` refuses
-    else:
-        tokenizer = load_tokenizer(Path(config.tokenizer))
-    sizes = begin.config.dit if begin else build(DiTConfig, table["dit"], "dit")
-    if config.window < 0:
-        raise UserError(f"A window of {config.window} latent frames cannot be; give 1 or more, or 0 for the preset's.")
-    torch.manual_seed(config.seed)
-    recycle = config.recycle and sizes.recycle
-    told = parallax.told if parallax is not None and sizes.reproject else 0
-    changed = {"window": config.window or sizes.window, "recycle": recycle, "place_channels": told}
-    dit = CausalDiT(replace(sizes, **changed))
-    if begin is not None:
-        dit.load_state_dict(with_place(begin.dit, dit))
-    return tokenizer, dit, config.shift or (begin.config.shift if begin else token_shift(dit.config.tokens))
-
-
-def with_place(begin: CausalDiT, dit: CausalDiT) -> dict[str, Tensor]:
-    """The weights of `begin` for a transformer that is told of a place, or more of it, which it does not heed at first.
-    UserError when it knew another one.
-    """
-    taken, old, new = dict(begin.state_dict()), begin.config, dit.config
-    more = new.place_channels - old.place_channels
-    if not more:
-        return taken
-    if old.place_channels and more != CHANNELS:
-        raise UserError("The world to start from knows a place, and the parallax another one, or none; give its own.")
-    area, before = new.patch**2, new.latent_channels + old.recycled_channels
-    weight, at = taken["embed.weight"], before * area
-    fresh = weight.new_zeros(len(weight), more * area)
-    taken["embed.weight"] = torch.cat([weight[:, :at], fresh, weight[:, at:]], dim=1)
-    return taken
-
-
-def open_parallax(config: DiTTraining) -> Parallax | None:
-    """The parallax of the settings, else of the weights that the run starts from."""
-    if config.parallax:
-        found: Parallax | None = load_parallax(Path(config.parallax))
-    else:
-        found = load_weights(Path(config.start)).parallax if config.start else None
-    return found.to(pick_device(config.device)).requires_grad_(False) if found else None
 
 
 def check_fit(

@@ -13,7 +13,7 @@ Does not know of latents or transformers.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,9 @@ from torch import Tensor, nn
 from controls.action import encode_rows
 from controls.camera import relative_pose
 from controls.errors import UserError
-from generator.checkpoint import MANIFEST, as_stored, load_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
-from generator.data.halls.endless import LEVELS, PERIOD
-from generator.data.halls.maps import ENDLESS
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
@@ -40,7 +37,6 @@ from generator.training.helpers import (
     Progress,
     load_optimisers,
     load_resume,
-    load_tensors,
     make_folder,
     pick_device,
     rate_at,
@@ -54,10 +50,12 @@ from generator.training.helpers import (
 )
 from generator.training.known_depth import KnownDepth, know_depth
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
+from generator.training.parallax_files import WEIGHTS, begin_with, load_parallax
+from generator.training.place_learning import place_figures, place_loss, place_sizes
 from generator.training.place_map import map_place
 from generator.training.windows import to_frames, to_video
 
-WEIGHTS, RESUME = "parallax.safetensors", "resume.safetensors"
+RESUME = "resume.safetensors"
 HELD_CLIPS = 512  # compressed clips kept in memory
 GAPS = (2, 3, 4, 6, 8)  # video frames between the pictures of a pair
 WIDEST = 30.0  # degrees: pairs turned further share too little
@@ -142,6 +140,17 @@ class ParallaxRun:
             self.held[index] = self.data.clip(index)
         return self.held[index]
 
+    @torch.no_grad()
+    def hints_of(self, index: int) -> Tensor:
+        """What a clip's pictures hint at before each latent frame (F, hints); made once, as the depth is frozen."""
+        if index not in self.hints:
+            clip, ticks = self.clip(index), self.data.spec.ticks
+            pictures = np.concatenate([clip.frames(k, 1) for k in range(0, len(clip) - 1, ticks)])
+            self.hints[index] = self.parallax.perceive(to_video(pictures).to(self.device)).hints.cpu()
+            if self.parallax.place is not None:
+                self.small[index] = pictures
+        return self.hints[index]
+
 
 def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None = None, quiet: bool = False) -> Path:
     """Train until the budget ends; the same command resumes. Returns the weights file.
@@ -183,10 +192,7 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
-    endless = data.meta["world"] == "halls" and data.meta.get("size") == ENDLESS and not config.period
-    period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
-    levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
-    sizes |= {"agree": config.agree, "period": period, "checkered": checkered, "levels": levels if period else 0}
+    sizes |= {"agree": config.agree, **place_sizes(config, data.meta)}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.start:
         begin_with(parallax, load_parallax(config.start), config.start)
@@ -211,22 +217,6 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     if state is not None:
         resume(run, state)
     return run
-
-
-def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
-    """Take over weights; a parallax that knew no place gets used to one. UserError when the rest has other sizes."""
-    old, new = begin.config, parallax.config
-    given = {"agree": new.agree, "period": new.period, "checkered": new.checkered, "levels": new.levels}
-    if replace(old, **given) != new:
-        raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
-    taken, own = begin.state_dict(), parallax.state_dict()
-    for name, tensor in own.items():
-        if name not in taken or taken[name].shape != tensor.shape:
-            fresh = tensor if name.startswith("place.") else torch.zeros_like(tensor)
-            if name in taken:
-                fresh[:, : taken[name].shape[1]] = taken[name]  # what it is told of the place stands last
-            taken[name] = fresh
-    parallax.load_state_dict({name: taken[name] for name in own})
 
 
 def resume(run: ParallaxRun, state: dict[str, Any]) -> None:
@@ -287,26 +277,9 @@ def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
     nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
     figures = {"ego": loss.item()}
     if run.parallax.place is not None:
-        pictures, pose = places(run, "train", config.pictures, rng)
-        pictures = soften(pictures, config.blur, step_generator(config.seed, run.step, "soften"))
-        place_loss = nnf.mse_loss(run.parallax.place.localiser(pictures), run.parallax.place.aim(pose))
-        place_loss.backward()
-        figures["place"] = place_loss.item()
+        figures["place"] = place_loss(run, run.parallax.place, rng)
     update(run.optimisers)
     return figures
-
-
-def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Random pictures of a split (n, 3, Y, X) and the poses (n, 3) that they were taken at."""
-    clips, ticks = run.data.select(split), run.data.spec.ticks
-    pictures, poses = [], []
-    for _ in range(count):
-        index = clips[int(rng.integers(len(clips)))]
-        clip, hints = run.clip(index), hints_of(run, index)
-        frame = int(rng.integers(len(hints)))
-        pictures.append(run.small[index][frame])
-        poses.append(clip.pose[frame * ticks, [0, 1, 3]])
-    return to_video(np.stack(pictures)).to(run.device), torch.from_numpy(np.stack(poses)).float().to(run.device)
 
 
 def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
@@ -319,7 +292,7 @@ def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
         pose = clip.pose[: stop + 1].astype(np.float64)
         true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
         inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
-        told = hints_of(run, index)[: stop // ticks]
+        told = run.hints_of(index)[: stop // ticks]
         if run.parallax.place is not None:
             where = torch.from_numpy(pose[:-1:ticks][:, [0, 1, 3]]).float()
             told = torch.cat([told, run.parallax.place.known(where)], dim=1)
@@ -329,18 +302,6 @@ def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
     standing = actions.new_zeros(len(indices), run.parallax.config.hidden)
     made = run.parallax.ego(actions, told, standing)[0]
     return made, moves / run.parallax.config.unit
-
-
-@torch.no_grad()
-def hints_of(run: ParallaxRun, index: int) -> Tensor:
-    """The hints that a clip's pictures give before each latent frame (F, hints); made once, as the depth is frozen."""
-    if index not in run.hints:
-        clip, ticks = run.clip(index), run.data.spec.ticks
-        pictures = np.concatenate([clip.frames(k, 1) for k in range(0, len(clip) - 1, ticks)])
-        run.hints[index] = run.parallax.perceive(to_video(pictures).to(run.device)).hints.cpu()
-        if run.parallax.place is not None:
-            run.small[index] = pictures
-    return run.hints[index]
 
 
 def draw_pairs(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> Pairs:
@@ -401,9 +362,8 @@ def evaluate(run: ParallaxRun, batches: int = 4) -> dict[str, float]:
         unit = run.parallax.config.unit
         figures["ego_error"] = unit * (made - true)[..., :2].norm(dim=-1).mean().item()
         figures["ego_move"] = unit * true[..., :2].norm(dim=-1).mean().item()
-        if (place := run.parallax.place) is not None:
-            pictures, pose = places(run, "held_seed" if run.data.select("held_seed") else "train", 256, rng)
-            figures |= place.distances(place.locate(pictures), pose)
+        if run.parallax.place is not None:
+            figures |= place_figures(run, run.parallax.place, rng)
     run.metrics.add(run.step, minutes=run.budget.spent / 60, **figures)
     contact_sheet(run.folder / "nearness.png", [to_frames(row[:6]) for row in shown])
     draw_metrics(run.folder)
@@ -431,19 +391,3 @@ def save_run(run: ParallaxRun) -> Path:
     save_resume(run.folder / RESUME, state)
     run.saved_at = run.budget.spent
     return path
-
-
-def load_parallax(path: Path | str) -> Parallax:
-    """The parallax of a run folder, a weights file or a world, as a world keeps it; UserError when there is none."""
-    path = Path(path)
-    if (path / MANIFEST).exists():
-        found = load_weights(path).parallax
-        if found is None:
-            raise UserError(f"The world in {str(path)!r} has no parallax; give the folder of a parallax run.")
-        return found
-    tensors, meta = load_tensors(path / WEIGHTS if path.is_dir() else path)
-    if meta.get("kind") != "parallax":
-        raise UserError(f"{path} holds no parallax; give the folder of a run of `run.py train parallax`.")
-    parallax = Parallax(build(ParallaxConfig, meta["config"], "parallax"))
-    parallax.load_state_dict({name: as_stored(value).float() for name, value in tensors.items()})
-    return parallax.eval()

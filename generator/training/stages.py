@@ -50,7 +50,7 @@ def train_stage(
     """One stage with the command's settings; fields that a stage does not have are left out."""
     if stage == "latents":
         from generator.data.latents import encode_dataset
-        from generator.training.parallax import load_parallax
+        from generator.training.parallax_files import load_parallax
         from generator.training.tokenizer import load_tokenizer
 
         how = {

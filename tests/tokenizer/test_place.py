@@ -21,7 +21,8 @@ from generator.tokenizer.parallax import ParallaxConfig
 from generator.tokenizer.place import Place, place_channels
 from generator.tokenizer.reproject import Reprojector
 from generator.training import adaptation, decoder, parallax
-from generator.training.dit_run import corrupt_history, with_place
+from generator.training.begin import with_place
+from generator.training.dit_run import corrupt_history
 from generator.training.helpers import step_generator
 
 PERIOD, EDGE = 512.0, 1.2  # the period of the tiny place
@@ -119,10 +120,10 @@ def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_place, tin
     picture, actions = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 4, 10)
     seen, look = tiny_parallax.perceive(picture), torch.ones(2, 4, 2)
     moves, hidden = tiny_parallax.moves(seen, actions, tiny_parallax.no_pace(2))
-    again, pace = tiny_place.moves(seen, actions, tiny_place.stand(picture), look)
+    again, pace = tiny_place.moves(seen, actions, tiny_place.stand(picture, EDGE), look)
     torch.testing.assert_close(again, moves)
     torch.testing.assert_close(tiny_place.hidden(pace), hidden)
-    start = tiny_place.pose(tiny_place.stand(picture))
+    start = tiny_place.pose(tiny_place.stand(picture, EDGE))
     start[:, 3] = torch.rad2deg(seen.horizon.atan())  # the pitch is seen
     walked = tiny_place.place.advance(start, look, moves * tiny_place.config.unit)[0]
     torch.testing.assert_close(tiny_place.pose(pace), walked, atol=1e-3, rtol=0)
@@ -277,7 +278,7 @@ def test_a_folder_keeps_a_place(tiny_place, tiny_vae, make_dit, tmp_path):
     assert found.config == tiny_place.config
     assert build(ParallaxConfig, parallax_sizes("debug"), "parallax").period == 0.0
     picture = torch.rand(1, 3, 64, 64) * 2 - 1
-    torch.testing.assert_close(found.stand(picture), tiny_place.stand(picture))
+    torch.testing.assert_close(found.stand(picture, EDGE), tiny_place.stand(picture, EDGE))
 
 
 def test_a_recording_of_the_endless_court_is_a_place(data_set, tmp_path):
@@ -297,3 +298,17 @@ def test_a_recording_of_the_endless_court_is_a_place(data_set, tmp_path):
         parallax.open_run(dataclasses.replace(given, data=str(data_set), period=0.0), tmp_path / "none").parallax.place
         is None
     )
+
+
+def test_a_map_tells_where_a_picture_was_taken_more_exactly(tiny_place, monkeypatch):
+    """The localiser's guess lies beside the truth; the view that is most like the picture does not."""
+    place, stretch = tiny_place.place, float(tiny_place.stretch)
+    pose = torch.tensor([[300.0, 77.0, 200.0, 4.0], [41.0, 470.0, 20.0, -3.0]])
+    picture = torch.nn.functional.interpolate(place.map.view(pose, EDGE, stretch, 40, 64)[:, :3], (80, 128))
+    guess = pose + torch.tensor([14.0, -12.0, 4.0, 0.0])
+    said = iter([place.aim(one) for one in (guess, *guess[:, None])])
+    monkeypatch.setattr(place.localiser, "forward", lambda pictures: next(said))
+    before = place.distances(place.locate(picture), pose)
+    after = place.distances(place.find(picture, pose[:, 3], EDGE, stretch), pose)
+    assert after["place_most"] < 6.0 < before["place_half"] and after["heading_most"] < 1.5 < before["heading_half"]
+    assert torch.equal(Place(PERIOD, True).find(picture, pose[:, 3], EDGE, stretch)[:, 3], pose[:, 3])

@@ -9,7 +9,7 @@ import torch
 from controls.action import ActionSpec
 from controls.errors import UserError
 from generator.data.clips import Dataset
-from generator.evaluation.places import Plan, Recorded, measure_place
+from generator.evaluation.place_walks import Plan, Recorded, measure_place
 from generator.evaluation.quality import Scores
 from generator.evaluation.report import Settings, evaluate
 from generator.tokenizer.place import Place
@@ -81,7 +81,7 @@ def test_what_is_not_level_is_another_view(recorded):
 
 def test_a_walk_that_shows_the_place_scores_as_near(recorded, data_set, monkeypatch):
     there = spread(recorded)
-    monkeypatch.setattr("generator.evaluation.places.Recorded", lambda dataset, place: there)
+    monkeypatch.setattr("generator.evaluation.place_walks.Recorded", lambda dataset, place: there)
     figures = []
     for lag in (0, 3):
         scores, said = Scores(Difference()), []

@@ -1,0 +1,64 @@
+"""What the parallax stage learns of a place beside the ego-motion: where pictures were taken.
+
+Does not know of depth, or how a place's map is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from generator.data.halls.endless import LEVELS, PERIOD
+from generator.data.halls.maps import ENDLESS
+from generator.tokenizer.place import Place
+from generator.training.depth_losses import soften
+from generator.training.helpers import step_generator
+from generator.training.windows import to_video
+
+if TYPE_CHECKING:
+    from generator.training.parallax import ParallaxRun, ParallaxTraining
+
+SOUGHT = 64  # held-out pictures that are found in the place
+
+
+def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """`period`, `checkered` and `levels` of the settings, or those that the recorded world is known to have."""
+    endless = meta["world"] == "halls" and meta.get("size") == ENDLESS and not config.period
+    period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
+    levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
+    return {"period": period, "checkered": checkered, "levels": levels if period else 0}
+
+
+def place_loss(run: ParallaxRun, place: Place, rng: np.random.Generator) -> float:
+    """The localiser's squared error on random pictures, whose gradient is left in its parameters."""
+    pictures, pose = places(run, "train", run.config.pictures, rng)
+    pictures = soften(pictures, run.config.blur, step_generator(run.config.seed, run.step, "soften"))
+    loss = nnf.mse_loss(place.localiser(pictures), place.aim(pose))
+    loss.backward()
+    return float(loss.detach())
+
+
+def place_figures(run: ParallaxRun, place: Place, rng: np.random.Generator) -> dict[str, float]:
+    """How far held-out pictures are found from where they were taken."""
+    pictures, pose = places(run, "held_seed" if run.data.select("held_seed") else "train", SOUGHT, rng)
+    pitch = torch.rad2deg(run.parallax.perceive(pictures).horizon.float().atan())
+    found = place.find(pictures, pitch, run.turn.edge, float(run.parallax.stretch.detach()))
+    return place.distances(found, pose)
+
+
+def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Random pictures of a split (n, 3, Y, X) and the poses (n, 3) that they were taken at."""
+    clips, ticks = run.data.select(split), run.data.spec.ticks
+    pictures, poses = [], []
+    for _ in range(count):
+        index = clips[int(rng.integers(len(clips)))]
+        clip, hints = run.clip(index), run.hints_of(index)
+        frame = int(rng.integers(len(hints)))
+        pictures.append(run.small[index][frame])
+        poses.append(clip.pose[frame * ticks, [0, 1, 3]])
+    return to_video(np.stack(pictures)).to(run.device), torch.from_numpy(np.stack(poses)).float().to(run.device)
