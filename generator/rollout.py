@@ -146,7 +146,7 @@ def advance(dit: CausalDiT, state: RolloutState, actions: Tensor, rays: Tensor, 
 
 
 def with_ahead(recycled: Tensor, ahead: Tensor | None) -> Tensor:
-    """The recycled channels (..., C or 2C, H, W) from the last latents and their reprojection (..., C, H, W)."""
+    """The recycled channels (..., C to 2C + K, H, W) from the last latents and their reprojection (..., C, H, W)."""
     return recycled if ahead is None else torch.cat([recycled, ahead.to(recycled)], dim=-3)
 
 
@@ -159,7 +159,7 @@ def rollout(dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, ey
 def rollout_and_history(
     dit: CausalDiT, first: Tensor, conditions: Conditions, seed: int, eye: Eye | None = None
 ) -> tuple[Tensor, Tensor]:
-    """As `rollout`, and the recycled channels that each frame was given (B, F, C or 2C, H, W)."""
+    """As `rollout`, and the recycled channels that each frame was given (B, F, C to 2C + K, H, W)."""
     if eye:
         eye.open(first, conditions.pace)
     return continue_rollout(dit, start(dit, first, seed), conditions, eye)

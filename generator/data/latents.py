@@ -75,7 +75,7 @@ class Batch:
 
     @property
     def recycled(self) -> Tensor:
-        """Teacher-forced recycled frames (B, F, C or 2C, H, W): the true latent before each target, and `ahead`."""
+        """Teacher-forced recycled frames (B, F, C to 2C + K, H, W): the true latent before each target, and `ahead`."""
         return with_ahead(torch.cat([self.first[:, None], self.target[:, :-1]], dim=1), self.ahead)
 
 

@@ -93,7 +93,7 @@ class Discriminator(nn.Module):
         checkpointed: bool = False,
         shift: Tensor | None = None,
     ) -> Tensor:
-        """Judge clean frames (B, F, C, H, W) that followed `recycled` (B, F, C or 2C, H, W) under the conditions.
+        """Judge clean frames (B, F, C, H, W) that followed `recycled` (B, F, C to 2C + K, H, W) under the conditions.
 
         t (B,); actions (B, F, ticks, P); rays (B, F, R, H, W). Returns float32 logits. Of 2C recycled channels only the
         last frame is read: what a reprojection shows of a worn history is no fault of the frame that is judged.

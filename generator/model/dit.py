@@ -1,7 +1,7 @@
 """CausalDiT: the block-causal video diffusion transformer that generates one latent frame per evaluation.
 
 Shape key: B batch, F latent frames, C channels, H, W latent size, N tokens per latent frame, D width, P action fields,
-R ray channels (3 per tick). Latents are B F C H W.
+R ray channels (3 per tick), K place channels. Latents are B F C H W.
 The input of latent frame k is the channel concat of noisy_k, frame_{k-1} (the recycled frame) and the ray maps of k;
 the output is the velocity of frame k. The first picture has no token block: it is only the recycled frame of frame 0
 here (the first generated one). Source: AAPT sections 3.1 to 3.3 and 4.
@@ -184,7 +184,7 @@ class CausalDiT(nn.Module):
     ) -> Tensor:
         """Velocity of every latent frame of a clip.
 
-        noisy (B, F, C, H, W); recycled (B, F, C or 2C, H, W); t (B,); actions (B, F, ticks, P);
+        noisy (B, F, C, H, W); recycled (B, F, C to 2C + K, H, W); t (B,); actions (B, F, ticks, P);
         rays (B, F, R, H, W); text (B, L, text_width) or None. Returns (B, F, C, H, W).
         A segment of a longer rollout begins at frame_index `start` and sees the `past` of every layer
         (`KVCache.past`); `checkpointed` keeps one block's activations at a time for the backward pass.
@@ -234,7 +234,7 @@ class CausalDiT(nn.Module):
     ) -> Tensor:
         """Velocity of one latent frame; writes its keys and values to the cache.
 
-        noisy (B, C, H, W); recycled (B, C or 2C, H, W); t (B,); actions (B, ticks, P); rays (B, R, H, W).
+        noisy (B, C, H, W); recycled (B, C to 2C + K, H, W); t (B,); actions (B, ticks, P); rays (B, R, H, W).
         Returns (B, C, H, W).
         """
         noisy, recycled, actions, rays = (v[:, None] for v in (noisy, recycled, actions, rays))

@@ -85,7 +85,7 @@ class ExplicitStep(nn.Module):
         keys: Tensor,
         values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """noise (1, C, H, W), recycled (1, C or 2C, H, W), actions (1, ticks, P), rays (1, R, H, W),
+        """noise (1, C, H, W), recycled (1, C to 2C + K, H, W), actions (1, ticks, P), rays (1, R, H, W),
         keys and values (L, A, S * N, E).
 
         Returns the clean latent (1, C, H, W) and this frame's stored keys and values, each (L, A, N, E).

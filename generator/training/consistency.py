@@ -97,7 +97,7 @@ def consistency_loss(
 
 
 def own_recycled(student: CausalDiT, batch: Batch, seed: int, eye: Eye | None = None) -> Tensor:
-    """Recycled frames (B, F, C or 2C, H, W) of a free one-step rollout from the first frame, as in play."""
+    """Recycled frames (B, F, C to 2C + K, H, W) of a free one-step rollout from the first frame, as in play."""
     return rollout_and_history(student, batch.first, batch, seed, eye)[1].to(batch.first)
 
 

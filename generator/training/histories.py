@@ -29,8 +29,8 @@ AT_ONCE = 12  # pictures; bounds memory
 
 @dataclass(frozen=True)
 class History:
-    """A batch, its recycled frames (B, F, C or 2C, H, W), and the pictures that these follow (B, F, 3, Y, X) with the
-    last of their views, for models that recycle views.
+    """A batch, its recycled frames (B, F, C to 2C + K, H, W), and the pictures that these follow (B, F, 3, Y, X) with
+    the last of their views, for models that recycle views.
     """
 
     batch: Batch
@@ -51,7 +51,7 @@ class OwnHistories:
         self.held: deque[History] = deque(maxlen=kept if reuse > 1 else 1)
 
     def draw(self, choice: np.random.Generator) -> tuple[Batch, Tensor]:
-        """A batch and its recycled frames (B, F, C or 2C, H, W)."""
+        """A batch and its recycled frames (B, F, C to 2C + K, H, W)."""
         if self.drawn % self.reuse == 0 or not self.held:
             fresh = not self.held or self.age >= self.rounds
             before = true_history(self.run, self.run.draw("own history")) if fresh else self.held[-1]
