@@ -40,7 +40,7 @@ STILL_SHARE = 0.75  # of a window's latent frames without key or look: the windo
 
 @dataclass
 class Clip:
-    """What the discriminator judges: frames (B, F, C, H, W), what they recycled (B, F, C to 2C + K, H, W), conditions."""
+    """What the discriminator judges: frames (B, F, C, H, W), the recycled (B, F, C to 2C + K, H, W), and conditions."""
 
     frames: Tensor
     recycled: Tensor
