@@ -1,47 +1,73 @@
-"""Pictures of gamepad buttons that stand in a line of text: one private character, a *mark*, for each source of a pad.
+"""Pictures of gamepad buttons that stand in a line of text: one private character, a *mark*, for each source of a pad
+of each kind (`gamepad.KINDS`).
 
 A circle is a button, a ring a stick, a rounded box a shoulder, trigger or named button, a cross the cross. They wear
-the letters that SDL gives every pad, and the colour of the text around them.
+what is printed on that kind of pad, letters or shapes, and the colour of the text around them.
 
 Does not know what a button does, or which device is in use.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pygame
 
 from controls.bindings import STICK_DIRECTIONS, STICK_SIDES
+from controls.devices.gamepad import KINDS, NINTENDO, NINTENDO_PLACES, PS3, PS4, PS5, XBOX
 
 Colour = tuple[int, int, int]
-LABELS = {
+_XBOX = {
     "a": "A", "b": "B", "x": "X", "y": "Y", "left stick press": "LS", "right stick press": "RS",
     "left shoulder": "LB", "right shoulder": "RB", "left trigger": "LT", "right trigger": "RT",
     "back": "Back", "start": "Start", "guide": "Guide",
 }  # fmt: skip
+_PLAYSTATION = {
+    "a": "cross", "b": "circle", "x": "square", "y": "triangle", "left stick press": "L3", "right stick press": "R3",
+    "left shoulder": "L1", "right shoulder": "R1", "left trigger": "L2", "right trigger": "R2",
+    "back": "Create", "start": "Options", "guide": "PS",
+}  # fmt: skip
+_NINTENDO = {
+    **_XBOX, "left shoulder": "L", "right shoulder": "R", "left trigger": "ZL", "right trigger": "ZR",
+    "back": "minus", "start": "plus", "guide": "Home",
+}  # fmt: skip
+LABELS = {  # what is printed on a button, or the name of the shape that is
+    XBOX: _XBOX, PS3: {**_PLAYSTATION, "back": "Select", "start": "Start"}, PS4: {**_PLAYSTATION, "back": "Share"},
+    PS5: _PLAYSTATION, NINTENDO: _NINTENDO,
+    NINTENDO_PLACES: {**_NINTENDO, "a": "B", "b": "A", "x": "Y", "y": "X"},
+}  # fmt: skip
+SHAPES = ("cross", "circle", "square", "triangle", "minus", "plus")
 ROUND = ("a", "b", "x", "y")
 CROSS = ("dpad", *(f"dpad {way}" for way in STICK_DIRECTIONS))
 STICKS = tuple(f"{side} stick{way}" for side in STICK_SIDES for way in ("", *(f" {d}" for d in STICK_DIRECTIONS)))
-NAMES = (*LABELS, *CROSS, *STICKS)  # `pad` before each; `dpad` and `left stick` alone are all four ways of them
+NAMES = (*_XBOX, *CROSS, *STICKS)  # `pad` before each; `dpad` and `left stick` alone are all four ways of them
 FIRST = 0xE000  # of the characters that Unicode leaves to everyone's own use
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 TALL = 1.4  # of a mark, in heights of the line it stands in
+GAP = 0.36  # between two marks, of a mark's height
 PALE = 90  # of 255: the arms of a cross that are not meant
 BOX = 0.82  # height of a rounded box, of a mark's
 
 
-def mark_of(source: str) -> str:
-    """The mark for a pad's source such as `pad a`, or for all ways of `pad dpad` or `pad left stick`."""
-    return chr(FIRST + NAMES.index(source.removeprefix("pad ")))
+def mark_of(source: str, kind: str = XBOX) -> str:
+    """The mark of a kind of pad for a source such as `pad a`, or for all ways of `pad dpad` or `pad left stick`."""
+    return chr(FIRST + KINDS.index(kind) * len(NAMES) + NAMES.index(source.removeprefix("pad ")))
 
 
 def is_mark(letter: str) -> bool:
     """Whether a character is a mark."""
-    return FIRST <= ord(letter) < FIRST + len(NAMES)
+    return FIRST <= ord(letter) < FIRST + len(KINDS) * len(NAMES)
 
 
 def source_of(mark: str) -> str:
     """The source that a mark stands for."""
-    return "pad " + NAMES[ord(mark) - FIRST]
+    return "pad " + NAMES[(ord(mark) - FIRST) % len(NAMES)]
+
+
+def kind_of(mark: str) -> str:
+    """The kind of pad that a mark is of."""
+    return KINDS[(ord(mark) - FIRST) // len(NAMES)]
 
 
 def runs(words: str) -> list[str]:
@@ -58,29 +84,38 @@ def runs(words: str) -> list[str]:
 def width_of(mark: str, face: pygame.font.Font) -> int:
     """How wide a mark is in a line of this typeface, in pixels."""
     side, label = _side(face), _label(mark)
-    if not label or source_of(mark).removeprefix("pad ") in ROUND:
+    if not label or _is_round(mark):
         return side
     return max(side, _letters(face, label).get_width() + side // 2)
 
 
+def gap(face: pygame.font.Font) -> int:
+    """Pixels that are free between two marks in a line of this typeface."""
+    return math.ceil(GAP * _side(face))
+
+
 def draw(mark: str, face: pygame.font.Font, colour: Colour, ground: Colour) -> pygame.Surface:
     """The mark for a line of this typeface, `TALL` times as high; what is written in it has the colour `ground`."""
-    side, name = _side(face), source_of(mark).removeprefix("pad ")
+    side, name, label = _side(face), source_of(mark).removeprefix("pad "), _label(mark)
     picture = pygame.Surface((width_of(mark, face), side), pygame.SRCALPHA)
+    picture.fill((*colour, 0))  # made small, edges then take the colour of what is beside them: this, not black
     area, centre = picture.get_rect(), picture.get_rect().center
     if name in CROSS:
         _draw_cross(picture, name.removeprefix("dpad").strip(), colour)
     elif name in STICKS:
         _draw_stick(picture, name, face, colour)
     else:
-        if name in ROUND:
+        if _is_round(mark):
             pygame.draw.circle(picture, colour, centre, side // 2)
         else:
             high = round(BOX * side)
             box = pygame.Rect(0, (side - high) // 2, area.width, high)
             pygame.draw.rect(picture, colour, box, border_radius=round(0.3 * high))
-        written = _letters(face, _label(mark), ground)
-        picture.blit(written, written.get_rect(center=centre))
+        if label in SHAPES:
+            _draw_shape(picture, label, ground)
+        else:
+            written = _letters(face, label, ground)
+            picture.blit(written, written.get_rect(center=centre))
     return picture
 
 
@@ -89,13 +124,52 @@ def _side(face: pygame.font.Font) -> int:
 
 
 def _label(mark: str) -> str:
-    return LABELS.get(source_of(mark).removeprefix("pad "), "")
+    return LABELS[kind_of(mark)].get(source_of(mark).removeprefix("pad "), "")
+
+
+def _is_round(mark: str) -> bool:
+    return source_of(mark).removeprefix("pad ") in ROUND or _label(mark) in SHAPES
 
 
 def _letters(face: pygame.font.Font, label: str, colour: Colour = (0, 0, 0)) -> pygame.Surface:
-    """The label without the empty rows above and below it, so that it can be centred."""
+    """The label without what is empty around it, as much above capitals as below them, so that it can be centred."""
     drawn = face.render(label, True, colour)
-    return drawn.subsurface(drawn.get_bounding_rect())
+    box, capital = drawn.get_bounding_rect(), face.render("O", True, colour).get_bounding_rect()
+    room = max(0, box.bottom - capital.bottom)
+    written = pygame.Surface((box.width, capital.height + 2 * room), pygame.SRCALPHA)
+    written.fill((*colour, 0))
+    written.blit(drawn, (-box.x, room - capital.y))
+    return written
+
+
+def _draw_shape(picture: pygame.Surface, shape: str, colour: Colour) -> None:
+    """One of `SHAPES` in the middle of a round button."""
+    side, middle = picture.get_height(), picture.get_height() / 2
+    far, thick = 0.24 * side, max(2, round(0.11 * side))
+
+    def line(*corners: tuple[float, float]) -> None:
+        """From corner to corner, in shares of `far` from the middle, each line with round ends."""
+        points = [(middle + x * far, middle + y * far) for x, y in corners]
+        for start, end in itertools.pairwise(points):
+            across = pygame.Vector2(end[1] - start[1], start[0] - end[0])
+            across.scale_to_length(thick / 2)
+            pygame.draw.polygon(picture, colour, [start + across, end + across, end - across, start - across])
+        for point in points:
+            pygame.draw.circle(picture, colour, point, thick / 2)
+
+    if shape == "circle":
+        pygame.draw.circle(picture, colour, (middle, middle), far + thick / 2, thick)
+    elif shape == "square":
+        line((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85), (-0.85, -0.85))
+    elif shape == "triangle":
+        line((0, -1.1), (1, 0.65), (-1, 0.65), (0, -1.1))
+    elif shape == "cross":
+        line((-0.85, -0.85), (0.85, 0.85))
+        line((-0.85, 0.85), (0.85, -0.85))
+    else:
+        line((-1, 0), (1, 0))
+        if shape == "plus":
+            line((0, -1), (0, 1))
 
 
 def _draw_cross(picture: pygame.Surface, way: str, colour: Colour) -> None:

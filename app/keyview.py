@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pygame
 
-from app.widgets import ACCENT, LINE, QUIET, TEXT, shade, text, text_size
+from app.widgets import ACCENT, LINE, QUIET, TEXT, VEIL, shade, text, text_size
 from controls.action import Action, ActionSpec, received
 
 WIDE, PAD, LINE_HIGH = 250, 12, 22  # in units
@@ -48,7 +48,7 @@ def draw(surface: pygame.Surface, action: Action | None, index: int, spec: Actio
     box = pygame.Rect(0, 0, round(WIDE * scale), (len(rows) + len(looks) + 2) * high + 2 * pad)
     box.bottomright = (surface.get_width() - round(16 * scale), surface.get_height() - round(ABOVE * scale))
     box.top = max(box.top, round(8 * scale))
-    shade(surface, box, 225, round(10 * scale))
+    shade(surface, box, VEIL, round(10 * scale))
     size, top = 20 * scale, box.y + pad
     text(surface, f"latent frame {index} receives", (box.x + pad, top), size, QUIET)
     for name, ticks, share in rows:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pygame
 
 from app.figures import Figures
-from app.widgets import ACCENT, LINE, QUIET, TEXT, progress_bar, shade, text, text_size, wrap_parts
+from app.widgets import ACCENT, LINE, QUIET, TEXT, VEIL, progress_bar, shade, text, text_size, wrap_parts
 
 WIDTH, PAD = 370, 14
 BARS = 120  # frames in the graph
@@ -45,7 +45,7 @@ def draw(
     margin, pad = round(16 * scale), round(PAD * scale)
     high = round(74 * scale)
     box = pygame.Rect(margin, margin, round(WIDTH * scale), len(rows) * height + 3 * pad + high)
-    shade(surface, box, 215, round(10 * scale))
+    shade(surface, box, VEIL, round(10 * scale))
     for i, (label, value) in enumerate(rows):
         top = box.y + pad + i * height
         text(surface, label, (box.x + pad, top), 22 * scale, QUIET)
@@ -58,11 +58,15 @@ def draw(
 def graph(
     surface: pygame.Surface, area: pygame.Rect, frame_ms: Sequence[float], period_ms: float, scale: float
 ) -> None:
-    """Time between frames as bars, newest at the right, with a line at the period: higher bars are late frames."""
-    line = area.bottom - round(area.height / TOP)
+    """Time between frames as bars, newest at the right, with a line at the period: higher bars are late frames.
+
+    What it is stands above the highest bar.
+    """
+    high = area.height - round(text_size("0", 18 * scale)[1] - 2 * scale)
+    line = area.bottom - round(high / TOP)
     step = area.width / BARS
     for place, value in enumerate(frame_ms[-BARS:], start=BARS - min(BARS, len(frame_ms))):
-        bar = max(1, round(area.height * min(value / period_ms, TOP) / TOP))
+        bar = max(1, round(high * min(value / period_ms, TOP) / TOP))
         left, right = round(area.x + place * step), round(area.x + (place + 1) * step)
         late = value > 1.5 * period_ms
         pygame.draw.rect(surface, ACCENT if late else QUIET, (left, area.bottom - bar, max(1, right - left - 1), bar))

@@ -78,7 +78,7 @@ class Program:
         keeper = keeper or Keeper(reserved=WINDOW_KEYS)
         self.choices = Choices(keeper, settings, window, self.sound, self.pads)
         self.slots = Slots(data_folder() / "places")
-        self.stage = Stage(self.menu, self.sound)
+        self.stage = Stage(self.menu, self.sound, self.pads)
         self.walk: Walk | None = None
         self.watchdog = Watchdog(self.clock)
         self.running = True

@@ -25,6 +25,7 @@ TEXT: Colour = (236, 238, 243)
 QUIET: Colour = (163, 171, 186)
 ACCENT: Colour = (255, 190, 92)
 WARNING: Colour = (255, 158, 138)
+VEIL = 240  # of 255: how much a panel hides of a picture, so that quiet text can be read over a white one
 FINE = 3  # text is drawn this much larger than it is shown
 
 
@@ -87,17 +88,24 @@ def _line(words: str, size: int, colour: Colour) -> pygame.Surface:
         glyphs.draw(part, face, colour, GROUND) if glyphs.is_mark(part[0]) else face.render(part, True, colour)
         for part in glyphs.runs(words)
     ]
-    large = parts[0].convert_alpha() if len(parts) == 1 else _beside(parts)
+    large = parts[0].convert_alpha() if len(parts) == 1 else _beside(parts, _gaps(words, face))
     small = (max(1, round(large.get_width() / FINE)), max(1, round(large.get_height() / FINE)))
     return pygame.transform.smoothscale(large, small)
 
 
-def _beside(parts: list[pygame.Surface]) -> pygame.Surface:
-    """One picture of all, left to right, each in the middle of the height."""
+def _gaps(words: str, face: pygame.font.Font) -> list[int]:
+    """Pixels free before each of the runs of `words`: two marks do not touch."""
+    marks = [glyphs.is_mark(part[0]) for part in glyphs.runs(words)]
+    return [glyphs.gap(face) if mark and before else 0 for before, mark in zip([False, *marks], marks, strict=False)]
+
+
+def _beside(parts: list[pygame.Surface], gaps: list[int]) -> pygame.Surface:
+    """One picture of all, left to right, each in the middle of the height and after its gap."""
     high = max(part.get_height() for part in parts)
-    whole = pygame.Surface((sum(part.get_width() for part in parts), high), pygame.SRCALPHA)
+    whole = pygame.Surface((sum(part.get_width() for part in parts) + sum(gaps), high), pygame.SRCALPHA)
     left = 0
-    for part in parts:
+    for part, gap in zip(parts, gaps, strict=True):
+        left += gap
         whole.blit(part.convert_alpha(), (left, (high - part.get_height()) // 2))
         left += part.get_width()
     return whole
@@ -111,7 +119,7 @@ def text_size(words: str, size: float) -> tuple[float, float]:
         return width / FINE, height / FINE
     parts = glyphs.runs(words)
     wide = sum(glyphs.width_of(part, face) if glyphs.is_mark(part[0]) else face.size(part)[0] for part in parts)
-    return wide / FINE, face.size("")[1] / FINE
+    return (wide + sum(_gaps(words, face))) / FINE, face.size("")[1] / FINE
 
 
 def shorten(words: str, size: float, width: float) -> str:
@@ -201,7 +209,8 @@ def draw_rows(
         text(surface, row.label, (rect.x + pad, top), 26 * scale)
         if row.value:
             words = f"<  {row.value}  >" if i == focus else row.value
-            text(surface, words, (rect.right - pad, top), 26 * scale, ACCENT if i == focus else QUIET, "right")
+            room = rect.width - text_size(row.label, 26 * scale)[0] - 3 * pad
+            text(surface, words, (rect.right - pad, top), 26 * scale, ACCENT if i == focus else QUIET, "right", room)
         if i == focus:
             ring(surface, rect, scale, 8)
         rects.append(rect)

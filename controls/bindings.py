@@ -88,12 +88,6 @@ class Bindings:
                 raise UserError(problem[0].upper() + problem[1:])
         return replace(self, inputs={**self.inputs, name: tuple(dict.fromkeys(sources))})
 
-    def problem_with(self, name: str, source: str, reserved: Collection[str] = ()) -> str | None:
-        """A sentence about why `source` cannot drive `name` as things are, None when it can."""
-        owner = self.input_of(source)
-        problem = _source_problem(source, name, owner if owner != name else None, reserved)
-        return problem and problem[0].upper() + problem[1:]
-
     def assign(self, name: str, source: str, reserved: Collection[str] = ()) -> Bindings:
         """The same with `name` driven by `source`, taken from any other input, in place of its sources of that family.
 

@@ -1,7 +1,8 @@
 """Choosing a picture of one's own: folders and pictures as a list, beside them the picture as the world crops it.
 
-Arrows choose, Enter or right opens, left goes up, Esc goes back; a gamepad's cross, A, X and B stand for these, letters
-jump to a name. The preview is read beside the window by a thread of its own, because a large photo takes a second.
+Arrows choose, Enter or right opens, left goes up, Esc goes back; a gamepad's cross, A, X and B stand for these. Letters
+jump to a name, a pad's triggers to the letter before and after, its shoulders turn pages. The preview is read beside
+the window by a thread of its own, because a large photo takes a second.
 
 Does not know what opening a picture does, or how files are read.
 """
@@ -41,8 +42,10 @@ from controls.errors import UserError
 LoadPicture = Callable[[Path], Pixels]
 HINTS = (
     Hint("Arrows", "choose", (pygame.K_UP, pygame.K_DOWN)), Hint("Enter", "open", (pygame.K_RETURN,)),
-    Hint("Left", "folder above", (pygame.K_LEFT,)), Hint("A letter", "jump"), Hint("Ctrl+V", "paste a path"),
-    Hint("Esc", "back", (pygame.K_ESCAPE,)),
+    Hint("Left", "folder above", (pygame.K_LEFT,)),
+    Hint("A letter", "jump", (pygame.K_F9, pygame.K_F10), "letter before, after"),
+    Hint("PgUp, PgDn", "a page", (pygame.K_PAGEUP, pygame.K_PAGEDOWN)),
+    Hint("Ctrl+V", "paste a path", (pygame.K_INSERT,)), Hint("Esc", "back", (pygame.K_ESCAPE,)),
 )  # fmt: skip
 KINDS = {"up": "folder above", "folder": "folder", "picture": "", "pack": "world pack"}
 HIGH, PAGE = 34, 10  # of a line in units, lines of a page
@@ -85,7 +88,7 @@ class BrowseScreen:
         self.entries: list[Entry] = []
         self.focus = 0
         self.said = ""
-        self.dirty, self.pad = True, False
+        self.dirty, self.pad = True, ""
         self.shown: Pixels | str | None = None  # of the chosen line, see `Preview.ask`
         self._preview = Preview(load)
         self._scroll = 0.0
@@ -135,8 +138,8 @@ class BrowseScreen:
 
     def _key(self, key: int, letter: str) -> Command | None:
         steps = {pygame.K_UP: -1, pygame.K_DOWN: 1, pygame.K_PAGEUP: -PAGE, pygame.K_PAGEDOWN: PAGE}
-        if key == pygame.K_ESCAPE:
-            return ToMenu()
+        if key in (pygame.K_ESCAPE, pygame.K_INSERT):
+            return ToMenu() if key == pygame.K_ESCAPE else Paste()
         if key in (pygame.K_RETURN, pygame.K_KP_ENTER, pygame.K_RIGHT):
             folder = self.chosen is not None and self.chosen.kind == "folder"
             return self._open() if key != pygame.K_RIGHT or folder else None
@@ -147,6 +150,8 @@ class BrowseScreen:
             self._move(steps[key])
         elif key in (pygame.K_HOME, pygame.K_END):
             self._move(-len(self.entries) if key == pygame.K_HOME else len(self.entries))
+        elif key in (pygame.K_F9, pygame.K_F10):
+            self._turn(1 if key == pygame.K_F10 else -1)
         elif letter.strip():
             self._jump(letter.casefold())
         return None
@@ -159,6 +164,15 @@ class BrowseScreen:
         count = len(self.entries)
         order = [(self.focus + 1 + i) % count for i in range(count)]
         self.focus = next((i for i in order if self.entries[i].name.casefold().startswith(letter)), self.focus)
+
+    def _turn(self, way: int) -> None:
+        """To where the next letter begins, or back to where this one or the one before did; the ends hold."""
+        heads = [(entry.kind == "folder", entry.name[:1].casefold()) for entry in self.entries]
+        begins = [i for i, head in enumerate(heads) if not i or head != heads[i - 1]]
+        if way > 0:
+            self.focus = min((i for i in begins if i > self.focus), default=max(0, len(heads) - 1))
+        else:
+            self.focus = max((i for i in begins if i < self.focus), default=0)
 
     def _open(self) -> Command | None:
         entry = self.chosen
@@ -241,7 +255,7 @@ class BrowseScreen:
                 words, colour = "What the world begins with: the middle of the picture.", QUIET
         elif not words and entry is not None:
             colour = QUIET
-            enter = pad_marks(pygame.K_RETURN) if self.pad else "Enter"
+            enter = pad_marks(self.pad, pygame.K_RETURN) if self.pad else "Enter"
             words = "Reading the picture ..." if entry.kind == "picture" else f"Folders open with {enter}."
             words = "A world pack: its scenes are shown in the menu." if entry.kind == "pack" else words
         lines = wrap(words, 20 * scale, room.width) if words else []

@@ -36,7 +36,7 @@ class LoadingScreen:
         self.clock = clock
         self.plain = plain
         self.said = said
-        self.dirty, self.pad = True, False
+        self.dirty, self.pad = True, ""
         self._picture = to_surface(picture)
         self._shown = 0.0
         self._then = clock.now()

@@ -23,7 +23,8 @@ HINTS = (
     Hint("Arrows or mouse", "choose", ARROWS), Hint("Enter", "walk", (pygame.K_RETURN,)),
     Hint("F1", "settings", (pygame.K_F1,)), Hint("F4", "saved place", (pygame.K_F4,)),
     Hint("F6, F7", "its slot", (pygame.K_PAGEUP, pygame.K_PAGEDOWN)), Hint("O", "your own picture", (pygame.K_o,)),
-    Hint("Esc", "quit", (pygame.K_ESCAPE,)), Hint("Drop or paste (Ctrl+V)", "a picture or a world pack"),
+    Hint("Esc", "quit", (pygame.K_ESCAPE,)),
+    Hint("Drop or paste (Ctrl+V)", "a picture or a world pack", (pygame.K_INSERT,), "paste"),
 )  # fmt: skip
 OWN = ("Your own picture ...", "Choose a file from this machine")
 MOST_LINES = 4  # of a notice
@@ -40,7 +41,7 @@ class MenuScreen:
         self._thumbnail = thumbnail
         self.focus = 0
         self.notice = self.news = ""
-        self.dirty, self.pad = True, False
+        self.dirty, self.pad = True, ""
         self._cards: list[pygame.Surface] = []
         self._card_size = (0, 0)
         self._rects: list[pygame.Rect] = []
@@ -95,6 +96,7 @@ class MenuScreen:
             pygame.K_F4: LoadSlot(),
             pygame.K_F6: MoveSlot(-1),
             pygame.K_F7: MoveSlot(1),
+            pygame.K_INSERT: Paste(),
             pygame.K_PAGEUP: MoveSlot(-1),  # a pad's shoulders
             pygame.K_PAGEDOWN: MoveSlot(1),
         }

@@ -1,7 +1,7 @@
 """The pause menu over the standing picture: go on, saved places, the way so far as a strip of pictures.
 
 The strip shows the last half minute; left and right choose a picture of it, Enter walks on from there. Everything works
-with arrows, Enter and Esc, which a gamepad's cross, stick, A and B stand for.
+with arrows, Enter and Esc, which a gamepad's cross, stick, A and B stand for; its right shoulder is a single step.
 
 Does not know how settings and places are kept, or how going back is done.
 """
@@ -37,9 +37,11 @@ Draw = Callable[[pygame.Surface], None]
 Mark = tuple[int, float, Pixels]  # latent frame, seconds back, picture uint8 (Y, X, 3)
 STRIP = 9  # pictures in the strip
 ASPECT = 0.625
+VEIL = 225  # of 255: how dark the picture is under the choices; text is to be read over a white one too
+TIGHT = 0.75  # of the usual height of a row: where there is less, the choices stand in two columns
 HINTS = (
     Hint("Arrows", "choose and change", ARROWS), Hint("Enter", "do", (pygame.K_RETURN,)),
-    Hint("F1", "settings", (pygame.K_F1,)), Hint("K", "one step", (pygame.K_k,)),
+    Hint("F1", "settings", (pygame.K_F1,)), Hint("K", "one step", (pygame.K_PAGEDOWN,)),
     Hint("Esc", "go on", (pygame.K_ESCAPE,)),
 )  # fmt: skip
 
@@ -57,7 +59,7 @@ class PauseScreen:
         self.said = ""
         self.focus = 0
         self.chosen = max(0, len(self.marks) - 1)  # the mark that the strip stands on
-        self.dirty, self.pad = True, False
+        self.dirty, self.pad = True, ""
         self._rects: list[pygame.Rect] = []
         self._strip: list[pygame.Rect] = []
         self._small: list[pygame.Surface] = [to_surface(picture) for _, _, picture in self.marks]
@@ -104,6 +106,7 @@ class PauseScreen:
             pygame.K_p: Resume(),
             pygame.K_h: Restart(),
             pygame.K_k: SingleStep(),
+            pygame.K_PAGEDOWN: SingleStep(),
             pygame.K_F2: SaveSlot(),
             pygame.K_F4: LoadSlot(),
             pygame.K_F6: MoveSlot(-1),
@@ -153,17 +156,9 @@ class PauseScreen:
         self.behind(surface)
         width, height = surface.get_size()
         scale = unit(surface.get_size())
-        shade(surface, surface.get_rect(), 200)
+        shade(surface, surface.get_rect(), VEIL)
         rows = self.rows()
-        low = (180 if len(self.marks) > 1 else 60) * scale
-        step = 58 * scale
-        box = pygame.Rect(0, 0, round(560 * scale), round(len(rows) * step))
-        squeeze = min(1.0, (height - low - 100 * scale) / box.height)
-        box.midtop = (width // 2, round(92 * scale))
-        text(surface, "Paused", (box.x, 34 * scale), 52 * scale)
-        if self.said:
-            text(surface, self.said, (box.right, 50 * scale), 22 * scale, ACCENT, "right", box.width * 0.62)
-        self._rects = draw_rows(surface, rows, self.focus, box, scale * squeeze)
+        self._draw_list(surface, rows, scale)
         self._strip = []
         self._draw_slot(surface, rows, scale)
         self._draw_strip(surface, rows[self.focus].name == "timeline", scale)
@@ -172,11 +167,33 @@ class PauseScreen:
             text(surface, line, (width / 2, height + (22 * number - 14) * scale), 21 * scale, QUIET, "centre")
         self.dirty = False
 
+    def _draw_list(self, surface: pygame.Surface, rows: list[Row], scale: float) -> None:
+        """The title, what was done last, and the choices: in one column, or in two where one would be too small."""
+        width, height = surface.get_size()
+        low = (180 if len(self.marks) > 1 else 60) * scale
+        room, step = height - low - 100 * scale, 58 * scale
+        split = len(rows) if room >= TIGHT * len(rows) * step else (len(rows) + 1) // 2
+        squeeze = min(1.0, room / (split * step))
+        box = pygame.Rect(0, round(92 * scale), round(560 * scale), round(split * step))
+        if split < len(rows):
+            box.width = min(width - round(48 * scale), round(900 * scale))
+        box.centerx = width // 2
+        text(surface, "Paused", (box.x, 34 * scale), 52 * scale)
+        if self.said:
+            text(surface, self.said, (box.right, 50 * scale), 22 * scale, ACCENT, "right", box.width * 0.62)
+        left = box.copy()
+        left.width = box.width if split == len(rows) else round(0.64 * box.width)
+        right = pygame.Rect(
+            left.right + round(16 * scale), box.y, box.right - left.right - round(16 * scale), box.height
+        )
+        self._rects = draw_rows(surface, rows[:split], self.focus, left, scale * squeeze)
+        self._rects += draw_rows(surface, rows[split:], self.focus - split, right, scale * squeeze)
+
     def _draw_slot(self, surface: pygame.Surface, rows: list[Row], scale: float) -> None:
         """The picture of the current slot beside its rows."""
         picture = self.slot().picture
         where = self._rects[[row.name for row in rows].index("save")]
-        room = surface.get_width() - where.right - 56 * scale
+        room = surface.get_width() - max(rect.right for rect in self._rects) - 56 * scale
         if picture is None or room < 90 * scale:
             return
         if self._thumb is None or self._thumb[0] is not picture:

@@ -72,7 +72,7 @@ class PlayScreen:
         self.guard = FlashGuard()
         self.watch = watch or DriftWatch({})
         self.frozen = False
-        self.dirty, self.pad = False, False
+        self.dirty, self.pad = False, ""
         self.last: VideoFrame | None = None
         self._pads = pads
         self._mouse = Mouse()

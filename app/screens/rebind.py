@@ -1,6 +1,6 @@
 """The page of keys and buttons: what drives each input, giving it another key or button, conflicts, reset.
 
-Does not know about devices beyond the names of sources, or how bindings are kept.
+Does not know about devices beyond the names of sources and what is printed on them, or how bindings are kept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 import pygame
 
 from app.hints import Hint, pad_marks
+from app.names import name_of
 from app.screens.commands import Command, Rebind
 from app.widgets import Row
 from controls.bindings import LOOK_INPUTS, WINDOW_INPUTS, Bindings
@@ -60,12 +61,15 @@ class RebindPage:
         self.said = ""
         self._offered: str | None = None  # a source that another input has; pressed again it is taken
 
-    def rows(self, pad: bool = False) -> list[Row]:
-        """Every input with its sources, then reset and back; what to press is named for a `pad`, or for the keys."""
+    def rows(self, pad: str = "", kind: str = gamepad.XBOX) -> list[Row]:
+        """Every input with its sources, then reset and back.
+
+        What to press is named for a `pad` of that kind, for the keys when it is ""; what is bound for pads of `kind`.
+        """
         rows = []
-        press = pad_marks(pygame.K_RETURN) if pad else "Enter"
+        press = pad_marks(pad, pygame.K_RETURN) if pad else "Enter"
         for name, sources in self.bindings.inputs.items():
-            words = ", ".join(sources) or f"nothing: press {press}"
+            words = ", ".join(name_of(source, kind) for source in sources) or f"nothing: press {press}"
             if name in self.bindings.toggle:
                 words += "  (each press switches)"
             if name == self.listening:
@@ -73,8 +77,8 @@ class RebindPage:
             rows.append(Row(f"bind {name}", LABELS.get(name, name.replace("_", " ").capitalize()), words))
         return [*rows, Row("reset", "As they were in the beginning"), Row("back", "Back")]
 
-    def about(self, row: str, pad: bool = False) -> str:
-        """A sentence about a row; what to press is named for a `pad`, or for the keys."""
+    def about(self, row: str, pad: str = "") -> str:
+        """A sentence about a row; what to press is named for a kind of `pad`, or for the keys."""
         if self.listening:
             return f"{self.said}  {LEAVE.words(pad)}.".strip()
         if row == "reset":
@@ -84,8 +88,8 @@ class RebindPage:
         hold = "" if row.removeprefix("bind ") in NEVER_HELD else f"  {SWITCH.words(pad)}."
         return f"{self.said or ANOTHER.words(pad) + '.'}{hold}  {NONE.words(pad)}.  When you go on playing."
 
-    def listen(self, event: pygame.event.Event) -> Command | None:
-        """While listening: take what was pressed, or say why not."""
+    def listen(self, event: pygame.event.Event, kind: str = gamepad.XBOX) -> Command | None:
+        """While listening: take what was pressed, or say why not, in the words of a `kind` of pad."""
         source = source_of(event)
         name = self.listening
         if source is None or name is None:
@@ -94,12 +98,15 @@ class RebindPage:
             self.listening = self._offered = None
             self.said = ""
             return None
-        problem = self.bindings.problem_with(name, source, self.reserved)
+        words = name_of(source, kind)
+        words = words[0].upper() + words[1:]
+        if source in self.reserved:
+            self.said, self._offered = f"{words} is one of the window's own keys and buttons; choose another.", None
+            return None
         owner = self.bindings.input_of(source)
-        if problem and owner is not None and self._offered != source:
+        if owner is not None and owner != name and self._offered != source:
             self._offered = source
-            label = LABELS.get(owner, owner)
-            self.said = f"{source!r} already does {label!r}. Press it again to take it from there."
+            self.said = f"{words} already does {LABELS.get(owner, owner)!r}. Press it again to take it from there."
             return None
         try:
             changed = self.bindings.assign(name, source, self.reserved)

@@ -19,8 +19,24 @@ from app.options import OPTIONS, Option
 from app.screens.commands import Change, CloseSettings, Command
 from app.screens.rebind import RebindPage
 from app.settings import Settings
-from app.widgets import ACCENT, GROUND, LINE, PANEL, QUIET, Row, ring, shade, text, text_size, unit, wrap, wrap_parts
+from app.widgets import (
+    ACCENT,
+    GROUND,
+    LINE,
+    PANEL,
+    QUIET,
+    VEIL,
+    Row,
+    ring,
+    shade,
+    text,
+    text_size,
+    unit,
+    wrap,
+    wrap_parts,
+)
 from controls.bindings import Bindings
+from controls.devices import gamepad
 
 HINTS = (
     Hint("Arrows", "choose and change", ARROWS),
@@ -48,7 +64,8 @@ class SettingsScreen:
         self.said = ""
         self.page = "main"
         self.focus = 0
-        self.dirty, self.pad = True, False
+        self.dirty, self.pad = True, ""
+        self.kind = gamepad.XBOX  # of the pad whose buttons are named, also while keys are used
         self._scroll = 0.0
         self._rects: list[pygame.Rect] = []
 
@@ -60,7 +77,7 @@ class SettingsScreen:
     def rows(self) -> list[Row]:
         """The lines of this page."""
         if self.page == "keys":
-            return self.keys.rows(self.pad)
+            return self.keys.rows(self.pad, self.pad or self.kind)
         rows = [Row(option.name, option.label, option.shown(self.settings)) for option in OPTIONS]
         return [*rows, Row("keys", "Keys and buttons ..."), Row("back", "Back")]
 
@@ -78,7 +95,7 @@ class SettingsScreen:
         """Keys, mouse and wheel; while listening, anything that can be bound."""
         self.dirty = True
         if self.listening:
-            return self.keys.listen(event)
+            return self.keys.listen(event, self.pad or self.kind)
         if event.type == pygame.KEYDOWN:
             return self._key(event.key)
         if event.type == pygame.MOUSEMOTION:
@@ -149,7 +166,7 @@ class SettingsScreen:
         """Title, list, and the panel about the chosen line."""
         if self.behind is not None:
             self.behind(surface)
-            shade(surface, surface.get_rect(), 225)
+            shade(surface, surface.get_rect(), VEIL)
         else:
             surface.fill(GROUND)
         width, height = surface.get_size()

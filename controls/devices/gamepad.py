@@ -1,14 +1,17 @@
 """Gamepads: SDL controller events to sampler calls, with plugging and unplugging at any time.
 
-SDL maps every known pad to one layout, so `pad a` is the same place on all of them. Several pads act as one.
-Joysticks SDL has no mapping for are ignored; `ignored` names them for a hint to the player.
+SDL maps every known pad to one layout, so `pad a` is the same place on all of them, except on Nintendo's, where SDL
+goes by the letter unless it is told otherwise. Several pads act as one; each has a kind, which says what is printed on
+it. Joysticks SDL has no mapping for are ignored; `ignored` names them for a hint to the player.
 
-Does not know what a button or a stick does.
+Does not know what a button or a stick does, or how a kind of pad is drawn.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +51,48 @@ STICKS = {
 AXIS_RANGE = 32767.0
 DEAD_ZONE = 0.18  # of the way to the rim; worn sticks rest within it
 TRIGGER_PRESS, TRIGGER_RELEASE = 0.5, 0.35
+XBOX, PS3, PS4, PS5, NINTENDO = "xbox", "playstation 3", "playstation 4", "playstation 5", "nintendo"
+NINTENDO_PLACES = "nintendo by place"  # SDL was told to call its buttons by where they are on other pads
+KINDS = (XBOX, PS3, PS4, PS5, NINTENDO, NINTENDO_PLACES)
+MICROSOFT, SONY, NINTENDO_USB = 0x045E, 0x054C, 0x057E  # makers, as USB and Bluetooth number them
+SONY_PADS = {0x0268: PS3, 0x05C4: PS4, 0x09CC: PS4, 0x0BA0: PS4}
+NAMED = (  # what pads of other makers call themselves; the first that is found
+    (re.compile(r"x-?box|xinput|microsoft", re.I), XBOX),
+    (re.compile(r"ps ?3|playstation\W*(r\W*)?3|dual ?shock ?3|sixaxis", re.I), PS3),
+    (re.compile(r"ps ?4|playstation\W*(r\W*)?4|dual ?shock", re.I), PS4),
+    (re.compile(r"ps ?5|playstation|dual ?sense|\bsony\b", re.I), PS5),
+    (re.compile(r"nintendo|switch|joy-?con|\bnsw\b", re.I), NINTENDO),
+)
+LETTERS = "SDL_GAMECONTROLLER_USE_BUTTON_LABELS"  # SDL's switch, on unless set to 0 or false
+
+
+def kind_of(guid: str, name: str) -> str:
+    """The kind of a pad, one of `KINDS`, from SDL's GUID (32 hexadecimal digits) and name; `XBOX` when neither tells.
+
+    The maker's number stands in the GUID of pads on USB and Bluetooth, between zeros.
+    """
+    kind = XBOX
+    maker, product = _numbers(guid)
+    found = next((kind for pattern, kind in NAMED if pattern.search(name)), None)
+    if maker == SONY:
+        kind = SONY_PADS.get(product, found if found in (PS3, PS4) else PS5)
+    elif maker == NINTENDO_USB:
+        kind = NINTENDO
+    elif maker != MICROSOFT:
+        kind = found or XBOX
+    by_place = os.environ.get(LETTERS, "").lower() == "false" or os.environ.get(LETTERS, "").startswith("0")
+    return NINTENDO_PLACES if kind == NINTENDO and by_place else kind
+
+
+def _numbers(guid: str) -> tuple[int, int]:
+    """Maker and product in a GUID, zeros where it holds a name instead."""
+    try:
+        raw = bytes.fromhex(guid)
+    except ValueError:
+        return 0, 0
+    if len(raw) != 16 or raw[6:8] != b"\0\0" or raw[10:12] != b"\0\0":
+        return 0, 0
+    return int.from_bytes(raw[4:6], "little"), int.from_bytes(raw[8:10], "little")
 
 
 def dead_zone(x: float, y: float, zone: float = DEAD_ZONE) -> tuple[float, float]:
@@ -70,16 +115,21 @@ def source_of(event: pygame.event.Event) -> str | None:
 class _Pad:
     device: Any
     name: str
+    kind: str
     pressed: set[str] = field(default_factory=set)
     sticks: dict[str, list[float]] = field(default_factory=lambda: {"left": [0.0, 0.0], "right": [0.0, 0.0]})
 
 
-def _open(index: int) -> tuple[Any, int, str] | None:
-    """(device, instance id, name) of an attached pad, None when SDL has no mapping for it."""
+Opened = tuple[Any, int, str, str]
+
+
+def _open(index: int) -> Opened | None:
+    """(device, instance id, name, GUID) of an attached pad, None when SDL has no mapping for it."""
     if not controller.is_controller(index):
         return None
     device = controller.Controller(index)
-    return device, device.as_joystick().get_instance_id(), str(device.name)
+    joystick = device.as_joystick()
+    return device, joystick.get_instance_id(), str(device.name), joystick.get_guid()
 
 
 class Gamepads:
@@ -88,7 +138,7 @@ class Gamepads:
     def __init__(
         self,
         zone: float = DEAD_ZONE,
-        open_pad: Callable[[int], tuple[Any, int, str] | None] = _open,
+        open_pad: Callable[[int], Opened | None] = _open,
     ) -> None:
         self.zone = zone
         self.ignored: list[str] = []
@@ -100,6 +150,12 @@ class Gamepads:
     def names(self) -> list[str]:
         """Names of the attached pads."""
         return [pad.name for pad in self._pads.values()]
+
+    def kind(self, instance: int | None = None) -> str:
+        """The kind of the pad with this instance id, without one of the first that is attached; else `XBOX`."""
+        if instance is None:
+            return next((pad.kind for pad in self._pads.values()), XBOX)
+        return self._pads[instance].kind if instance in self._pads else XBOX
 
     def handle(self, event: pygame.event.Event, sampler: InputSampler) -> bool:
         """Feed one event to the sampler; True when it came from a pad."""
@@ -130,8 +186,8 @@ class Gamepads:
         if opened is None:
             self.ignored.append(f"pad {index}: no mapping")
             return
-        device, instance, name = opened
-        self._pads.setdefault(instance, _Pad(device, name))
+        device, instance, name, guid = opened
+        self._pads.setdefault(instance, _Pad(device, name, kind_of(guid, name)))
 
     def _remove(self, instance: int, sampler: InputSampler) -> None:
         pad = self._pads.pop(instance, None)

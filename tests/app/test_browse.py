@@ -209,6 +209,11 @@ def test_by_pad_alone(visit: Visit, tree: Path) -> None:
         code = getattr(pygame, f"CONTROLLER_BUTTON_{name}")
         pygame.event.post(pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=code, instance_id=0))
 
+    def trigger(side: str) -> None:
+        axis = getattr(pygame, f"CONTROLLER_AXIS_TRIGGER{side}")
+        for value in (9000, 32767, 30000, 0):  # pulled and let go: counts once
+            pygame.event.post(pygame.event.Event(pygame.CONTROLLERAXISMOTION, axis=axis, value=value, instance_id=0))
+
     button("BACK")
     screen = browsing(visit)
     button("B")
@@ -220,11 +225,49 @@ def test_by_pad_alone(visit: Visit, tree: Path) -> None:
     visit.until(lambda: screen.folder == tree / "beach", LONG)
     button("X")
     visit.until(lambda: screen.folder == tree, LONG)
+    for side, chosen in (("RIGHT", "broken.png"), ("RIGHT", "house.jpg"), ("LEFT", "broken.png"), ("LEFT", "beach")):
+        trigger(side)
+        visit.until(lambda chosen=chosen: screen.entries[screen.focus].name == chosen, LONG)  # type: ignore[misc]
     button("RIGHTSHOULDER")
     button("DPAD_UP")
     button("DPAD_UP")
     button("A")
     visit.until(visit.on(PlayScreen), LONG)
+
+
+@pytest.mark.parametrize("browse", [True, False])
+def test_a_pad_pastes_a_path(visit: Visit, tree: Path, monkeypatch: pytest.MonkeyPatch, browse: bool) -> None:
+    monkeypatch.setattr("app.program.from_clipboard", lambda: (None, str(tree / "house.jpg")))
+    if browse:
+        visit.program.carry_out(Browse())
+    stick = pygame.CONTROLLER_BUTTON_LEFTSTICK
+    pygame.event.post(pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=stick, instance_id=0))
+    visit.until(visit.on(PlayScreen), LONG)
+    assert visit.program.library.scenes[0].picture == tree / "house.jpg"
+
+
+def test_letters_before_and_after(opened: Window, tmp_path: Path) -> None:  # noqa: F811
+    for name in ("alps", "Beach", "bay"):
+        (tmp_path / name).mkdir()
+    for name in ("aa.png", "Ab.png", "b.png", "z.zip"):
+        (tmp_path / name).touch()
+    screen = browser(tmp_path)
+    assert names(screen) == ["..", "alps", "bay", "Beach", "aa.png", "Ab.png", "b.png", "z.zip"]
+    screen.focus = 0
+    forth, back = [], []
+    for found, code in ((forth, pygame.K_F10), (back, pygame.K_F9)):
+        for _ in range(7):
+            assert screen.handle(key(code)) is None
+            found.append(names(screen)[screen.focus])
+    assert forth == ["alps", "bay", "aa.png", "b.png", "z.zip", "z.zip", "z.zip"]
+    assert back == ["b.png", "aa.png", "bay", "alps", "..", "..", ".."]
+    screen.focus = 5
+    screen.handle(key(pygame.K_F9))
+    assert names(screen)[screen.focus] == "aa.png", "first to where this letter begins"
+    screen.entries = []
+    screen.focus = 0
+    for code in (pygame.K_F9, pygame.K_F10):
+        assert screen.handle(key(code)) is None and screen.focus == 0
 
 
 def test_a_pack_goes_to_the_menu(visit: Visit, tmp_path: Path) -> None:

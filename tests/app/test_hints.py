@@ -17,10 +17,11 @@ import pytest
 from test_window import Visit, key, opened  # noqa: F401
 
 from app import glyphs, hints, overlay, widgets
+from app.hints import Hint
 from app.hotkeys import HOTKEYS
 from app.screens import browse, commands, loading, menu, pause, play, rebind, settings
 from app.screens.menu import MenuScreen
-from app.screens.navigation import KEYS, PadKeys
+from app.screens.navigation import PadKeys
 from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
 from app.screens.settings import SettingsScreen
@@ -28,14 +29,19 @@ from app.window import Window
 from controls.bindings import SOURCES, is_pad, load_bindings
 from controls.devices import gamepad
 
-SIZES = ((480, 300), (1280, 720))
+SIZES = ((480, 300), (1280, 720), (3840, 2160))
+WINDOWS = (*SIZES, (640, 480), (900, 500), (1280, 800), (1920, 1080), (2560, 1440))
+PADS = ("", gamepad.XBOX, gamepad.PS5, gamepad.NINTENDO)
 LONG = 60.0
-KEY_NAMES = re.compile(r"\b(Esc|Enter|Arrows?|Left|F\d+|Ctrl|WASD|Shift|Space|Mouse|Delete|Tab)\b|\b[A-Z]:|mouse:")
+KEY_NAMES = re.compile(r"\b(Esc|Enter|Arrows?|Left|F\d+|Ctrl|WASD|Shift|Space|Delete|Tab|PgUp)\b|\b[A-Z]:|[Mm]ouse:")
 BUTTON = {source: number for number, source in gamepad.BUTTONS.items()}
+TRIGGER = {source: axis for axis, source in gamepad.TRIGGERS.items()}
 Drawn = list[tuple[str, pygame.Rect]]
 
 
 def button(source: str) -> pygame.event.Event:
+    if source in TRIGGER:
+        return moved(TRIGGER[source], 1.0)
     return pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=BUTTON[source], instance_id=0)
 
 
@@ -80,10 +86,12 @@ def marks_in(lines: list[str]) -> set[str]:
     return {glyphs.source_of(letter) for words in lines for letter in words if glyphs.is_mark(letter)}
 
 
-def test_every_source_of_a_pad_has_a_mark_of_its_own(opened: Window) -> None:  # noqa: F811
+@pytest.mark.parametrize("kind", gamepad.KINDS)
+def test_every_source_of_a_pad_has_a_mark_of_its_own(opened: Window, kind: str) -> None:  # noqa: F811
     sources = sorted(filter(is_pad, SOURCES))
-    marks = [glyphs.mark_of(source) for source in sources]
+    marks = [glyphs.mark_of(source, kind) for source in sources]
     assert len(set(marks)) == len(sources) and [glyphs.source_of(mark) for mark in marks] == sources
+    assert {glyphs.kind_of(mark) for mark in marks} == {kind} and all(map(glyphs.is_mark, marks))
     face = widgets.font(66)
     pictures = [glyphs.draw(mark, face, widgets.TEXT, widgets.GROUND) for mark in marks]
     alpha = [pygame.surfarray.array_alpha(p).tobytes() + pygame.image.tobytes(p, "RGBA") for p in pictures]
@@ -94,9 +102,57 @@ def test_every_source_of_a_pad_has_a_mark_of_its_own(opened: Window) -> None:  #
     assert glyphs.runs("ab\ue000\ue001 c") == ["ab", "\ue000", "\ue001", " c"] and glyphs.runs("") == []
 
 
+def test_kinds_of_pads_wear_what_is_printed_on_them(opened: Window) -> None:  # noqa: F811
+    face = widgets.font(66)
+
+    def drawn(source: str, kind: str) -> bytes:
+        return pygame.image.tobytes(
+            glyphs.draw(glyphs.mark_of(source, kind), face, widgets.TEXT, widgets.GROUND), "RGBA"
+        )
+
+    def different(source: str, one: str, other: str) -> bool:
+        return drawn(source, one) != drawn(source, other)
+
+    for source in (
+        "pad a",
+        "pad b",
+        "pad x",
+        "pad y",
+        "pad left shoulder",
+        "pad right trigger",
+        "pad back",
+        "pad start",
+    ):
+        assert different(source, gamepad.XBOX, gamepad.PS5)
+    for source in ("pad left shoulder", "pad right shoulder", "pad left trigger", "pad right trigger", "pad start"):
+        assert different(source, gamepad.XBOX, gamepad.NINTENDO)
+    assert different("pad back", gamepad.PS4, gamepad.PS5), "Share became Create"
+    for one, other in ("ab", "ba", "xy", "yx"):
+        assert not different(f"pad {one}", gamepad.XBOX, gamepad.NINTENDO), "SDL goes by the letter"
+        assert drawn(f"pad {one}", gamepad.NINTENDO_PLACES) == drawn(f"pad {other}", gamepad.NINTENDO)
+    for source in ("pad dpad left", "pad left stick up"):
+        assert len({drawn(source, kind) for kind in gamepad.KINDS}) == 1
+
+
+@pytest.mark.parametrize("kind", gamepad.KINDS)
+def test_two_marks_never_touch_in_a_window_of_any_size(opened: Window, kind: str) -> None:  # noqa: F811
+    """In the line as it is drawn: empty columns between two that fill their whole width."""
+    for window in WINDOWS:
+        for units in (19, 21, 22):
+            size = units * widgets.unit(window)
+            for source in sorted(filter(is_pad, SOURCES)):
+                line = widgets._line(2 * glyphs.mark_of(source, kind), round(size), widgets.TEXT)
+                seen = np.flatnonzero(pygame.surfarray.array_alpha(line).max(axis=1) > 48)
+                free = int(np.diff(seen).max()) - 1
+                assert free >= max(3, 0.2 * line.get_height()), (window, units, source, free)
+                assert line.get_width() == pytest.approx(
+                    widgets.text_size(2 * glyphs.mark_of(source, kind), size)[0], abs=1
+                )
+
+
 def test_a_line_with_marks_is_as_wide_as_it_says(opened: Window) -> None:  # noqa: F811
     surface = pygame.Surface((900, 100))
-    for words in ("\ue000 walk     \ue006 run", "\ue00a", "menu \ue00b"):
+    for words in ("\ue000 walk     \ue006 run", "\ue00a", "menu \ue00b", "\ue006\ue007\ue00a its slot"):
         rect = widgets.text(surface, words, (20, 40), 30)
         wide, high = widgets.text_size(words, 30)
         assert abs(rect.width - wide) <= 1 and abs(rect.centery - (40 + high / 2)) <= 1
@@ -119,26 +175,25 @@ def test_what_tells_which_device_is_used(event: pygame.event.Event, wanted: bool
     assert hints.by_pad(event) is wanted
 
 
-def test_every_hint_of_the_menus_has_buttons_that_do_it_or_is_left_out() -> None:
+def test_every_hint_of_the_menus_has_buttons_that_do_it() -> None:
     rebinding = (rebind.LEAVE, rebind.ANOTHER, rebind.SWITCH, rebind.NONE)
-    kept = 0
     for hint in (*menu.HINTS, *pause.HINTS, *settings.HINTS, *browse.HINTS, *rebinding, loading.BACK):
-        assert hint.words(False) == f"{hint.keys}: {hint.what}"
-        words = hint.words(True)
-        if not words:
-            assert not hint.codes or any(code not in KEYS.values() for code in hint.codes)
-            continue
-        kept += 1
+        assert hint.words("") == f"{hint.keys}: {hint.what}"
+        words = hint.words(gamepad.XBOX)
+        assert words, f"{hint.what}: a pad has nothing for it"
         found = list(marks_in([words]))
         ways = [f"pad dpad {way}" for way in ("up", "down", "left", "right")] if found == ["pad dpad"] else found
         pads = PadKeys()
         made = [event.key for source in ways if (event := pads.key_event(button(source)))]
-        assert sorted(made) == sorted(hint.codes) and words.endswith(hint.what)
-    assert kept >= 15
+        assert sorted(made) == sorted(hint.codes) and words.endswith(hint.by_pad or hint.what)
+        for kind in gamepad.KINDS:
+            letters = [letter for letter in hint.words(kind) if glyphs.is_mark(letter)]
+            assert {glyphs.kind_of(letter) for letter in letters} == {kind} and marks_in(letters) == set(found)
+    assert Hint("F5", "nothing", (pygame.K_F5,)).words(gamepad.XBOX) == "", "what a pad has nothing for is left out"
 
 
 def test_saved_places_are_within_reach_of_a_pad_in_the_menu(visit: Visit) -> None:
-    pads, words = PadKeys(), " ".join(hints.said(menu.HINTS, pad=True))
+    pads, words = PadKeys(), " ".join(hints.said(menu.HINTS, gamepad.XBOX))
     wanted = {
         "pad left shoulder": commands.MoveSlot(-1),
         "pad right shoulder": commands.MoveSlot(1),
@@ -152,29 +207,29 @@ def test_saved_places_are_within_reach_of_a_pad_in_the_menu(visit: Visit) -> Non
 
 def test_hints_of_play_name_what_is_bound() -> None:
     bindings = load_bindings()
-    lines = hints.play_hints(bindings, pad=False)
+    lines = hints.play_hints(bindings, "")
     assert [line.split(":")[0] for line in lines] == ["WASD", "Mouse", "Shift", "Space", "E", "R", "Esc"]
     stick = ["pad left stick", "pad right stick", "pad left shoulder", "pad a", "pad x", "pad y", "pad start"]
-    lines = hints.play_hints(bindings, pad=True)
+    lines = hints.play_hints(bindings, gamepad.PS4)
     assert [glyphs.source_of(line[0]) for line in lines] == stick
     other = bindings.assign("jump", "pad right trigger").assign("use", "g").without("run")
     other = other.assign("forward", "pad left trigger").assign("left", "up")
-    lines = hints.play_hints(other, pad=True)
+    lines = hints.play_hints(other, gamepad.XBOX)
     assert glyphs.mark_of("pad right trigger") + " jump" in lines
     assert not any(glyphs.mark_of("pad a") in line or "run" in line for line in lines)
     assert lines[0].startswith(glyphs.mark_of("pad left trigger") + glyphs.mark_of("pad left stick left"))
-    lines = hints.play_hints(other, pad=False)
+    lines = hints.play_hints(other, "")
     assert lines[0] == "W, Up, S, D: walk" and "G: use" in lines and not any("run" in line for line in lines)
 
 
 def test_hints_while_held_name_the_windows_own_buttons() -> None:
-    for pad in (False, True):
+    for pad in PADS:
         held = hints.held_hints(pad)
         assert held[0] == "Held" and len(held) == 4
-        assert any(map(has_mark, held)) == pad
-        assert bool(KEY_NAMES.search(" ".join(held))) != pad
+        assert any(map(has_mark, held)) == bool(pad)
+        assert bool(KEY_NAMES.search(" ".join(held))) != bool(pad)
     for name in ("step", "freeze", "pause"):
-        assert any(HOTKEYS[source] == name for source in marks_in(hints.held_hints(True)))
+        assert any(HOTKEYS[source] == name for source in marks_in(hints.held_hints(gamepad.XBOX)))
 
 
 def names_of(visit: Visit, drawn: Drawn) -> list[str]:
@@ -226,19 +281,24 @@ def test_hints_follow_the_device_used_last(visit: Visit, drawn: Drawn) -> None:
 
 
 def check(one: Visit, drawn: Drawn, name: str, folder: Path) -> None:
-    """At both sizes: a pad's buttons and no keys, every hint inside the window and on nothing else."""
-    for pad in (False, True):
+    """At all sizes: a pad's buttons and no keys, every hint inside the window and on nothing else."""
+    for pad in PADS:
         for size in SIZES:
             screen = one.program.screen
             screen.pad = pad
             surface = one.program.window.surface = pygame.display.set_mode(size)
             drawn.clear()
             screen.draw(surface)
-            pygame.image.save(surface, str(folder / f"hints-{name}-{'pad' if pad else 'keys'}-{size[0]}.png"))
+            if size[0] < 3000:
+                pygame.image.save(
+                    surface, str(folder / f"hints-{name}-{pad.replace(' ', '-') or 'keys'}-{size[0]}.png")
+                )
             lines = [words for words, _ in drawn]
-            assert bool(marks_in(lines)) == pad, name
-            told = [i for i, words in enumerate(lines) if has_mark(words) or KEY_NAMES.search(words)]
-            assert told and not (pad and any(KEY_NAMES.search(words) for words in lines)), (name, lines)
+            assert {glyphs.kind_of(x) for words in lines for x in words if glyphs.is_mark(x)} == {pad} - {""}, name
+            bound = {row.value for row in screen.rows()} if isinstance(screen, SettingsScreen) else set()
+            keyed = [bool(KEY_NAMES.search(words)) and words not in bound for words in lines]
+            told = [i for i, words in enumerate(lines) if has_mark(words) or keyed[i]]
+            assert told and not (pad and any(keyed)), (name, lines)
             cards = [rect for rect in getattr(screen, "_rects", []) if isinstance(screen, PauseScreen)]
             for i in told:
                 rect = drawn[i][1]

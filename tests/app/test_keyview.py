@@ -17,6 +17,7 @@ from app.settings import load_settings
 from app.window import Window
 from controls.action import Action, ActionSpec
 from controls.bindings import load_bindings
+from controls.devices import gamepad
 
 SPEC = ActionSpec()
 
@@ -48,7 +49,7 @@ def test_the_panel_lies_in_the_window_and_on_nothing_else(opened: Window, size: 
     box = keyview.draw(surface, action, 12345, SPEC, scale)
     others = [
         overlay.draw(surface, [("a", "b")] * 15, scale, [40.0], 41.7),
-        *(overlay.banner(surface, play_hints(load_bindings(), pad), scale) for pad in (False, True)),
+        *(overlay.banner(surface, play_hints(load_bindings(), pad), scale) for pad in ("", *gamepad.KINDS)),
         overlay.rewind_bar(surface, 1.0, 30.0, 210.0, scale),
     ]
     assert surface.get_rect().contains(box) and box.collidelist(others) == -1

@@ -69,7 +69,7 @@ def test_wheel_is_a_tap() -> None:
 
 
 def _pads() -> gamepad.Gamepads:
-    return gamepad.Gamepads(open_pad=lambda index: (object(), 40 + index, f"Pad {index}") if index < 2 else None)
+    return gamepad.Gamepads(open_pad=lambda index: (object(), 40 + index, f"Pad {index}", "") if index < 2 else None)
 
 
 def _axis(axis: int, value: float, instance: int = 40) -> pygame.event.Event:
@@ -118,3 +118,46 @@ def test_dead_zone_is_round_and_reaches_the_rim() -> None:
     x, y = gamepad.dead_zone(0.8, 0.8)
     assert x == y and abs(x - 0.5**0.5) < 1e-9
     assert gamepad.dead_zone(gamepad.DEAD_ZONE + 1e-6, 0)[0] < 1e-5
+
+
+def _guid(maker: int, product: int) -> str:
+    """As SDL makes it for a pad on USB: bus, checksum, maker, product and version, each followed by zeros."""
+    numbers = (0x0003, 0x1234, maker, 0, product, 0, 0x0111, 0)
+    return b"".join(number.to_bytes(2, "little") for number in numbers).hex()
+
+
+@pytest.mark.parametrize(
+    ("guid", "name", "kind"),
+    [
+        (_guid(0x045E, 0x02EA), "Xbox One S Controller", gamepad.XBOX), ("", "", gamepad.XBOX),
+        (_guid(0x046D, 0xC21D), "Logitech F310", gamepad.XBOX), ("no hex", "Some Pad", gamepad.XBOX),
+        (_guid(0x054C, 0x0268), "Sony PLAYSTATION(R)3 Controller", gamepad.PS3),
+        (_guid(0x054C, 0x09CC), "Wireless Controller", gamepad.PS4), (_guid(0x054C, 0x05C4), "", gamepad.PS4),
+        (_guid(0x054C, 0x0CE6), "Wireless Controller", gamepad.PS5), (_guid(0x054C, 0xFFFF), "new", gamepad.PS5),
+        (_guid(0x057E, 0x2009), "Pro Controller", gamepad.NINTENDO), (_guid(0x057E, 0x2006), "", gamepad.NINTENDO),
+        (_guid(0x0F0D, 0x00EE), "HORIPAD mini4 for PS4", gamepad.PS4), ("", "PS4 Controller", gamepad.PS4),
+        ("", "PS3 Controller", gamepad.PS3), ("", "PS5 Controller", gamepad.PS5), ("", "DualSense Edge", gamepad.PS5),
+        ("", "PowerA Wired Controller for Nintendo Switch", gamepad.NINTENDO), ("", "Joy-Con (L)", gamepad.NINTENDO),
+        ("", "Controller (XBOX 360 For Windows)", gamepad.XBOX), ("", "DualShock 4 in XInput mode", gamepad.XBOX),
+        (_guid(0x045E, 0x028E), "PS4 adapter", gamepad.XBOX),
+        ("030012344c05" + b"name".hex() + "00" * 6, "Odd", gamepad.XBOX),  # letters where zeros would stand
+    ],
+)  # fmt: skip
+def test_the_kind_of_a_pad(guid: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(gamepad.LETTERS, raising=False)
+    assert gamepad.kind_of(guid, name) == kind
+    for value, by_place in (("0", True), ("False", True), ("1", False), ("", False)):
+        monkeypatch.setenv(gamepad.LETTERS, value)
+        other = gamepad.NINTENDO_PLACES if kind == gamepad.NINTENDO and by_place else kind
+        assert gamepad.kind_of(guid, name) == other
+
+
+def test_pads_know_their_kinds(sampler: InputSampler) -> None:
+    named = ["PS5 Controller", "Nintendo Switch Pro Controller"]
+    pads = gamepad.Gamepads(open_pad=lambda index: (object(), 40 + index, named[index], ""))
+    assert pads.kind() == pads.kind(40) == gamepad.XBOX, "nothing is attached"
+    for index in (0, 1):
+        pads.handle(_event(pygame.CONTROLLERDEVICEADDED, device_index=index), sampler)
+    assert (pads.kind(), pads.kind(40), pads.kind(41)) == (gamepad.PS5, gamepad.PS5, gamepad.NINTENDO)
+    pads.handle(_event(pygame.CONTROLLERDEVICEREMOVED, instance_id=40), sampler)
+    assert (pads.kind(), pads.kind(40)) == (gamepad.NINTENDO, gamepad.XBOX)
