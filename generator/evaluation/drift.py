@@ -2,8 +2,8 @@
 
 Shape key: T video frames, Y, X video size, N pictures.
 Rollouts start from the first pictures of some held-out clips and are played by each drive: `stroll` (a visitor's walk,
-controls/replay.py), `idle` (nothing pressed) and `spin` (2 degrees a tick). They are cut into stretches of 10 s, and
-each stretch, over all rollouts together, gives
+controls/replay.py, who turns at walls in a world that is one place: visitor.py), `idle` (nothing pressed) and `spin`
+(2 degrees a tick). They are cut into stretches of 10 s, and each stretch, over all rollouts together, gives
 `frechet_alexnet` or `fid`  the distance of its pictures to those of the split's other clips;
 `sharpness`, `saturation`, `motion`  mean squared gradient of luma, mean chroma (largest channel minus smallest), mean
              absolute difference of successive pictures; each over that of the real pictures: 1 is as the truth.
@@ -35,6 +35,8 @@ from generator.data.clips import Dataset
 from generator.data.latents import video_tensor
 from generator.evaluation.frechet import BATCH, Features, Gaussian, PictureNetwork, Pixels, apart, fit
 from generator.evaluation.quality import decoded
+from generator.evaluation.visitor import Visitor
+from generator.tokenizer.place import Place
 
 DRIVES = ("stroll", "idle", "spin")
 MOVING = ("stroll", "spin")
@@ -185,7 +187,8 @@ def measure_drift(
     curves, shown = {}, {}
     for drive in DRIVES:
         show = Show(stretches * latents, ticks / world.fps)
-        rows = play(world, first, drive, (stretches, latents), reference, show, say)
+        place = weights.parallax.place if weights.parallax else None
+        rows = play(world, first, drive, (stretches, latents), reference, show, say, place)
         curves[drive] = {key: [row[key] for row in rows] for key in rows[0]}
         shown[drive] = show.pictures
         report |= {f"drift.{drive}.{key}": values for key, values in curves[drive].items()}
@@ -230,7 +233,7 @@ class Seat:
     """One rollout that waits for its turn: its world's state, its player and the last picture that it showed."""
 
     state: State
-    player: ScriptedActions
+    player: ScriptedActions | Visitor
     last: Pixels
 
 
@@ -242,12 +245,18 @@ def play(
     reference: Reference,
     show: Show,
     say: Say,
+    place: Place | None = None,
 ) -> list[dict[str, float]]:
     """One drive: every stretch judged over rollouts from all first pictures; the first rollout is shown."""
     seats, every = [], reference.network.every
     for seed, picture in enumerate(first):
         opened = world.reset(picture, seed)[-1].copy()
-        seats.append(Seat(world.save_state(), built_in(drive, world.spec, seed), opened))
+        player = (
+            Visitor(world, place, world.spec, seed)
+            if place and drive == "stroll"
+            else built_in(drive, world.spec, seed)
+        )
+        seats.append(Seat(world.save_state(), player, opened))
     show.offer(0, seats[0].last)
     rows = []
     for stretch in range(cut[0]):

@@ -2,7 +2,7 @@
 
 Shape key: N recorded pictures, Y, X video size. A pose is x, y in map units and yaw in degrees.
 A rollout that goes where no recording went has no truth to be held to, but in a place it has one wherever some
-recording looked from nearly the same spot the same way. Visitors (`stroll`, controls/replay.py) walk from the first
+recording looked from nearly the same spot the same way. Visitors (visitor.py) walk from the first
 pictures of held-out clips; every few moments what they see is compared with the nearest recorded picture, and with
 another one taken at random:
 `place.lpips`, `place.other`  the mean distance of each stretch of 10 s to either (LPIPS)
@@ -23,17 +23,17 @@ import numpy.typing as npt
 
 from controls.action import Action, ActionSpec
 from controls.errors import UserError
-from controls.replay import built_in
 from generator.data.clips import Dataset
 from generator.evaluation.drift import starting_clips
 from generator.evaluation.quality import Scores
+from generator.evaluation.visitor import Visitor
 from generator.tokenizer.place import Place
 
 Pixels = npt.NDArray[np.uint8]
 Double = npt.NDArray[np.float64]
 CLOSE, TURNED, RAISED = 24.0, 4.0, 4.0  # map units, degrees of yaw, map units of height: farther is another view
 LEVEL = 6.0  # degrees of pitch up to which a recorded view counts as level, as these walks look
-DRIVE, EVERY, STRETCH = "stroll", 2.0, 10.0  # seconds between two moments, seconds of a stretch
+EVERY, STRETCH = 2.0, 10.0  # seconds between two moments, seconds of a stretch
 TELLS = 1000.0  # what a view that is not level, or from another height, costs in map units
 
 
@@ -125,7 +125,7 @@ def measure_place(
     moments = 0
     for seed, index in enumerate(starts):
         world.reset(dataset.clip(index).frames(0, 1)[0], seed)
-        player = built_in(DRIVE, world.spec, seed)
+        player = Visitor(world, place, world.spec, seed)
         for k in range(1, latents + 1):
             made = world.step(player.next())[-1:]
             if k % every:

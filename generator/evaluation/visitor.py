@@ -1,0 +1,56 @@
+"""A visitor: strolls through a world that is one place as one does who sees where one goes, and turns at walls.
+
+The plain stroll (controls/replay.py) is blind: where walls stop a walk it would look at one for minutes, in a game as
+here, and say nothing of the world. This one asks the ground of the place.
+
+Does not know about pictures or what is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from controls.action import Action, ActionSpec
+from controls.replay import stroll
+from generator.tokenizer.place import Place
+
+AHEAD = (32.0, 64.0, 96.0, 128.0)  # map units that are to be free
+BESIDE = (-12.0, 0.0, 12.0)  # degrees about the heading in which they are
+LOOKS = (30.0, 60.0, 90.0, 135.0)  # degrees to either side in which a way out is looked for
+TURN = 4.0  # degrees a tick while turning away
+
+
+class Visitor:
+    """Plays a world whose `pose` says where one is; without a pose it is the plain stroll."""
+
+    def __init__(self, world: Any, place: Place, spec: ActionSpec, seed: int) -> None:
+        self.world, self.place, self.spec, self.seed = world, place, spec, seed
+        self.frame_index, self.side = 0, 0.0
+
+    def next(self) -> Action:
+        """The next latent frame's action."""
+        self.frame_index += 1
+        pose = getattr(self.world, "pose", None)
+        if pose is None or self._free(pose, BESIDE):
+            self.side = 0.0
+            return stroll(self.spec, self.seed, self.frame_index)
+        if not self.side:
+            self.side = self._way_out(pose)
+        return Action.hold(self.spec, yaw=self.side * TURN)
+
+    def _free(self, pose: tuple[float, float, float], turns: tuple[float, ...]) -> bool:
+        far = torch.tensor(AHEAD)[:, None]
+        way = torch.deg2rad(pose[2] + torch.tensor(turns))[None]
+        plan = torch.stack([pose[0] + far * way.cos(), pose[1] - far * way.sin()], dim=-1)
+        return bool(self.place.stands(plan).all())
+
+    def _way_out(self, pose: tuple[float, float, float]) -> float:
+        """The side, 1 right or -1 left, on which the next free heading lies; either in turn where none does."""
+        for turn in LOOKS:
+            for side in (1.0, -1.0):
+                if self._free(pose, (side * turn,)):
+                    return side
+        return math.copysign(1.0, math.sin(self.frame_index))
