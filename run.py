@@ -311,7 +311,8 @@ def fill_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=int, default=128, metavar="TOKENS", help="text prefix of models that read one")
     parser.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of the GPU runtime")
     parser.add_argument("--tricks", action="store_true", help="the GPU runtime with each of its switches turned")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of each process (default 2)")
+    parser.add_argument("--parallel", type=int, metavar="P", help="processes that share it (default: torchrun's)")
     parser.add_argument("--counts", action="store_true", help="only count parameters, FLOPs and bytes of each part")
     parser.add_argument("--roofline", action="store_true", help="the floor of each part on this machine, and its time")
     parser.add_argument("--compare", action="store_true", help="CPU runtimes in every type: time, and what each loses")
@@ -323,6 +324,8 @@ def fill_benchmark(parser: argparse.ArgumentParser) -> None:
 
 def benchmark(args: argparse.Namespace) -> int:
     if args.game:
+        if args.parallel is not None:
+            raise UserError("--game runs in one process; leave out --parallel, or leave out --game.")
         from app.door import DEFAULT_WEIGHTS, open_world
         from app.measure import measure_game
         from app.protocol import Load
@@ -330,25 +333,21 @@ def benchmark(args: argparse.Namespace) -> int:
         request = Load(args.weights or DEFAULT_WEIGHTS, args.backend, args.threads)
         write_json(args.json, measure_game(open_world(request)))
         return 0
-    from controls.files import write_atomic
     from generator.evaluation import benchmark_page as page
     from generator.evaluation.benchmark import Plan, benchmark, compared, parse_far, roofline_of, tricks_of
 
-    names = ("preset", "weights", "resolution", "window", "backend", "dtype", "frames", "threads")
+    names = ("preset", "weights", "resolution", "window", "backend", "dtype", "frames", "threads", "parallel")
     plan = Plan(**{name: getattr(args, name) for name in names}, text_tokens=args.text, far=parse_far(args.far))
     plan = dataclasses.replace(plan, sweep=tuple(args.sweep), switches=tuple(args.switch), beside=not args.alone)
-    if args.plot:
-        page.check_matplotlib()
+    page.check_plot(args.plot)
     if args.roofline or args.counts:
         report = roofline_of(plan, measure=args.roofline)
     else:
         work = compared if args.compare else tricks_of if args.tricks else benchmark
         report = work(plan, lambda text: print(text, file=sys.stderr, flush=True))
-    if args.markdown:
-        write_atomic(args.markdown, page.to_markdown(report))
-    if args.plot:
-        page.write_plot(report, args.plot)
-    write_json(args.json, report)
+    if report is not None:  # else this process did its share of what another one reports
+        page.write(report, args.markdown, args.plot)
+        write_json(args.json, report)
     return 0
 
 

@@ -20,6 +20,8 @@ from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights
 from generator.evaluation import counts, cpu_runtimes, roofline, tricks
 from generator.evaluation.latency import Trace, time_backend, time_frames, trace
+from generator.model.dit import DiTConfig
+from generator.model.ranks import launched
 from generator.runtime.backend import Backend
 from generator.runtime.build import Size, check_memory, parse_size, random_weights, world_config
 from generator.runtime.eager import EagerTransformer
@@ -34,7 +36,10 @@ SWEPT = ("window", "resolution")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to time. `far` latent frames; `sweep` entries such as window=4,8 or resolution=256x160,512x320."""
+    """What to time. `far` latent frames; `sweep` entries such as window=4,8 or resolution=256x160,512x320.
+
+    `parallel` processes share the world (None: as many as torchrun started, or one); see benchmark_parallel.py.
+    """
 
     preset: str = "pocket"
     weights: Path | None = None
@@ -49,6 +54,7 @@ class Plan:
     beside: bool = True
     text_tokens: int = 128
     switches: tuple[str, ...] = ()
+    parallel: int | None = None
 
 
 def parse_far(text: str) -> tuple[int, ...]:
@@ -74,7 +80,36 @@ def parse_sweep(entries: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def check(plan: Plan) -> None:
-    """UserError on what cannot be timed, before anything is loaded."""
+    """UserError on what cannot be timed in one process, before anything is loaded."""
+    check_words(plan)
+    check_alone(plan)
+    for each in each_plan(plan):
+        config = world_config(each.preset, size_of(each))
+        if plan.weights is None:
+            check_memory(config, device_of(each), dtype_of(each))
+    if plan.backend != "all":
+        backend_name(plan.backend, plan.dtype)
+
+
+def check_alone(plan: Plan) -> None:
+    """UserError when several processes are to do what one does by itself."""
+    if shared(plan):
+        raise UserError(
+            "--roofline, --counts, --compare and --tricks run in one process; leave these out, or leave out --parallel "
+            "and torchrun."
+        )
+
+
+def shared(plan: Plan) -> bool:
+    """Whether several processes are asked for, or were started by something like torchrun."""
+    started = launched()
+    return (plan.parallel or 1) > 1 or (started is not None and started[1] > 1)
+
+
+def check_words(plan: Plan) -> None:
+    """UserError on numbers that cannot be meant, and on words that contradict one another."""
+    if plan.parallel is not None and plan.parallel < 1:
+        raise UserError(f"--parallel {plan.parallel} is below 1; give how many processes share the world, 1 or more.")
     if plan.frames < 1 or plan.threads < 1 or plan.text_tokens < 1:
         raise UserError(
             f"--frames {plan.frames}, --threads {plan.threads}, --text {plan.text_tokens}: each starts at 1."
@@ -83,12 +118,6 @@ def check(plan: Plan) -> None:
         raise UserError(
             "--resolution, --window and --sweep build a preset anew; leave out --weights, or leave out these."
         )
-    for each in each_plan(plan):
-        config = world_config(each.preset, size_of(each))
-        if plan.weights is None:
-            check_memory(config, device_of(each), dtype_of(each))
-    if plan.backend != "all":
-        backend_name(plan.backend, plan.dtype)
 
 
 def each_plan(plan: Plan) -> list[Plan]:
@@ -118,16 +147,27 @@ def weights_of(plan: Plan) -> Weights:
 
 
 def prompt_of(plan: Plan, weights: Weights) -> torch.Tensor | None:
-    """A random text prefix (1, L, text_width) for models that read one."""
-    width = weights.config.dit.text_width
-    if not width:
+    """A random text prefix (1, L, text_width) for models that read one, as the weights are."""
+    made = random_prefix(weights.config.dit, plan.text_tokens)
+    return None if made is None else made.to(weights.dit.embed.weight)
+
+
+def random_prefix(dit: DiTConfig, tokens: int) -> torch.Tensor | None:
+    """A random text prefix (1, L, text_width), the same everywhere, for models that read one."""
+    if not dit.text_width:
         return None
-    made = torch.randn(1, plan.text_tokens, width, generator=torch.Generator().manual_seed(0))
-    return made.to(weights.dit.embed.weight)
+    return torch.randn(1, tokens, dit.text_width, generator=torch.Generator().manual_seed(0))
 
 
-def benchmark(plan: Plan, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """The report of a plan: one backend, or with `all` each of them; UserError on what cannot be timed."""
+def benchmark(plan: Plan, say: Callable[[str], None] = lambda text: None) -> dict[str, Any] | None:
+    """The report of a plan: one backend, or with `all` each of them; UserError on what cannot be timed.
+
+    None in a process that does a share of what another one times.
+    """
+    if shared(plan):
+        from generator.evaluation.benchmark_parallel import benchmark_shared
+
+        return benchmark_shared(plan, say)
     check(plan)
     if plan.backend == "all":
         return all_backends(plan, say)
@@ -186,6 +226,7 @@ def roofline_of(plan: Plan, measure: bool) -> dict[str, Any]:
 
     On a GPU where there is one; in bf16 unless the plan says otherwise. UserError as in `benchmark`.
     """
+    check_alone(plan)
     dtype = roofline.dtype_of(plan.dtype or "bf16")
     if not measure:
         config = weights_of(plan).config if plan.weights else world_config(plan.preset, size_of(plan))

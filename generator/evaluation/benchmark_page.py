@@ -23,10 +23,13 @@ def rows_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Every timed case of a report by a name that says what it is."""
     if "backends" in report:
         return {name: row for name, row in report["backends"].items() if "total_ms" in row}
-    rows = {f"{report['backend']} ({report['device']})": report}
+    shared = report.get("parallel", 1) > 1
+    where = f"{report['parallel']} processes, {report['device']}" if shared else report["device"]
+    rows = {f"{report['backend']} ({where})": report}
     for name, label in (("eager", "eager"), ("diffusion_forcing", "two passes per latent frame, eager")):
-        if name in report:
-            rows[f"{label} ({report[name]['backend']})"] = report[name]
+        if "total_ms" in report.get(name, ()):
+            alone = ", one process" if shared else ""
+            rows[f"{label}{alone} ({report[name]['backend']})"] = report[name]
     for row in report.get("sweep", ()):
         rows[f"{'x'.join(map(str, row['resolution']))}, window {row['window']}"] = row
     return rows
@@ -55,6 +58,20 @@ def to_markdown(report: dict[str, Any]) -> str:
             steps = ", ".join(f"{took:.2f} ms at {frame}" for frame, took in row["step_ms_at"].items())
             lines += ["", f"{name}: a step takes {steps}; last over first {row['far_ratio']:.3f}."]
     return "\n".join(lines) + "\n"
+
+
+def write(report: dict[str, Any], markdown: Path | None, plot: Path | None) -> None:
+    """The tables and the picture of a report, each where a path is given; UserError as in `write_plot`."""
+    if markdown:
+        write_atomic(markdown, to_markdown(report))
+    if plot:
+        write_plot(report, plot)
+
+
+def check_plot(plot: Path | None) -> None:
+    """UserError when a picture is asked for and there is nothing to draw with."""
+    if plot:
+        check_matplotlib()
 
 
 def check_matplotlib() -> None:

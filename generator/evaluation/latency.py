@@ -77,7 +77,18 @@ def time_backend(
     forget_peak(device)
     began = time.perf_counter()
     backend = open_backend(name, weights, threads, text, switches)
-    opened = time.perf_counter()
+    report = time_opened(backend, weights, time.perf_counter() - began, frames, far, threads)
+    if reference is not None:
+        report |= compare(trace(backend, weights), reference)
+    if isinstance(backend.decoder, LaunchedDecoder) and backend.reprojection is None:
+        report["pipelined_ms"] = pipelined(backend, weights, frames)
+    return report | {"peak_rss_mb": peak_memory_mb(), "peak_device_mb": peak_device_mb(backend.device)}
+
+
+def time_opened(
+    backend: Backend, weights: Weights, open_s: float, frames: int, far: Sequence[int], threads: int, processes: int = 1
+) -> dict[str, Any]:
+    """The report of a backend that took `open_s` to open, which `processes` share with so many threads each."""
     report: dict[str, Any] = {
         "preset": weights.config.preset,
         "resolution": list(weights.config.picture),
@@ -86,20 +97,17 @@ def time_backend(
         "backend": backend.name,
         "device": device_name(backend.device),
         "switches": dict(backend.switches),
+        "parallel": processes,
         "threads": threads,
         "frames": frames,
-        "open_s": opened - began,
-        **time_frames(backend, weights, frames, opened - began),
+        "open_s": open_s,
+        **time_frames(backend, weights, frames, open_s),
         "step_ms_at": None,
         "far_ratio": None,
     }
     if far:
         report |= near_and_far(backend, weights, far)
-    if reference is not None:
-        report |= compare(trace(backend, weights), reference)
-    if isinstance(backend.decoder, LaunchedDecoder) and backend.reprojection is None:
-        report["pipelined_ms"] = pipelined(backend, weights, frames)
-    return report | {"peak_rss_mb": peak_memory_mb(), "peak_device_mb": peak_device_mb(backend.device)}
+    return report
 
 
 def time_frames(backend: Backend, weights: Weights, frames: int, open_s: float = 0.0) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from torch import Tensor
 
 from controls.errors import UserError
 from generator import rollout
-from generator.checkpoint import Weights, config_from_dict, load_weights, read_manifest
+from generator.checkpoint import Weights
 from generator.model.ranks import Meeting, Ranks, launched
-from generator.model.share import Share, share_fault
+from generator.model.share import Share
 from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State, to_array, to_tensor
 from generator.runtime.eager import EagerTransformer, eager_encoder
-from generator.runtime.parallel_decoder import TiledDecoder, rows_fault
-from generator.runtime.parallel_start import Request, start_followers
+from generator.runtime.parallel_decoder import TiledDecoder
+from generator.runtime.parallel_load import DTYPES, load, request_fault
+from generator.runtime.parallel_start import Request, end_followers, start_followers
 
-DTYPES = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}
 GRACE = 5.0  # seconds that followers have to leave
 
 
@@ -103,7 +103,7 @@ class Crew:
         """Continue from a state whose keys and values (L, 1, A, S, N, E) rank 0 has."""
         dit = self.transformer.dit
         run = self.transformer.run = rollout.start(dit, recycled, seed)
-        run.frame_index = frame_index
+        run.frame_index, run.prefix = frame_index, self.transformer.prefix
         for number, own in enumerate((run.cache.keys, run.cache.values)):
             parts = [part.contiguous() for part in wholes[number].chunk(self.ranks.size, dim=2)] if wholes else []
             own.copy_(self.ranks.deal(parts, own, "state"))
@@ -146,12 +146,7 @@ class Crew:
         with contextlib.suppress(RuntimeError):  # they may have gone before
             self.order(Order.STOP)
         self.ranks.leave()
-        for follower in self.followers:
-            try:
-                follower.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                follower.kill()
-                follower.wait()
+        end_followers(self.followers, GRACE)
 
 
 class LeadTransformer:
@@ -236,7 +231,7 @@ def assemble(meeting: Meeting, request: Request) -> Crew:
     meeting.agree("request", about, fault)
     weights = None
     try:
-        weights = load_weights(request.weights)
+        weights = load(request)
     except UserError as error:
         fault = str(error)
     meeting.agree("weights", {}, fault)
@@ -245,31 +240,12 @@ def assemble(meeting: Meeting, request: Request) -> Crew:
     ranks = meeting.join()
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-    # rank 0 keeps these weights in float32 for first pictures, as every backend does
-    kept = weights if meeting.rank else load_weights(request.weights)
-    dtype = DTYPES[request.dtype_name]
-    dit = weights.dit.to(ranks.device, dtype)
+    dit, dtype = weights.dit, DTYPES[request.dtype_name]
     dit.spread(Share(ranks, dit.config.heads, dit.config.tokens))
-    decoder = TiledDecoder(weights.tokenizer.to(ranks.device, dtype), ranks)
-    return Crew(kept, ranks, EagerTransformer(dit), decoder)
-
-
-def request_fault(request: Request, size: int) -> tuple[str, dict[str, str]]:
-    """What cannot be played by so many processes, as a sentence or nothing, and what they have to agree on.
-
-    UserError when the weights have no readable config.
-    """
-    manifest = read_manifest(request.weights)
-    config = config_from_dict(manifest["config"])
-    about = {
-        "preset": config.preset,
-        "weights": manifest["hash"][:16],
-        "backend": request.backend,
-        "network calls per latent frame": str(request.nfe),
-    }
-    fault = request.fault(size)
-    fault = fault or share_fault(config.dit.heads, config.dit.tokens, size)
-    return fault or rows_fault(config.tokenizer.latent_size[0], size), about
+    # the weights keep theirs in float32 for first pictures, as every backend does
+    decoder = TiledDecoder(copy.deepcopy(weights.tokenizer).to(ranks.device, dtype), ranks)
+    text = None if request.text is None else request.text.to(dit.embed.weight)
+    return Crew(weights, ranks, EagerTransformer(dit, text), decoder)
 
 
 def open_parallel(request: Request) -> tuple[Weights, Backend]:
@@ -282,9 +258,7 @@ def open_parallel(request: Request) -> tuple[Weights, Backend]:
         try:
             crew = assemble(meeting, request)
         except BaseException:
-            for follower in followers:
-                follower.kill()
-                follower.wait()
+            end_followers(followers, 0.0)
             raise
         crew.followers = followers
     Finalize(None, crew.stop, exitpriority=20)  # also at the end of the generator's process
@@ -295,7 +269,8 @@ def lead(crew: Crew, name: str) -> Backend:
     """The backend that rank 0 plays through."""
     turn = crew.weights.reprojector(copy.deepcopy(crew.weights.tokenizer).to(DTYPES[name]))
     seen = Reprojection(turn, eager_encoder(turn)) if turn else None
-    return Backend(f"{name}-x{crew.ranks.size}", LeadTransformer(crew), LeadDecoder(crew), seen)
+    named = f"{name}-x{crew.ranks.size}"
+    return Backend(named, LeadTransformer(crew), LeadDecoder(crew), seen, crew.ranks.device)
 
 
 def follow(request: Request) -> None:

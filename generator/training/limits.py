@@ -1,9 +1,9 @@
 """What stage 3 refuses before it begins: settings that contradict one another, and memory that is not there.
 
 The estimate counts what grows with the model and the segment; its numbers per token come from the tensors that autograd
-keeps. The most bytes of tensors alive in a step were measured at 0.6 to 0.9 of it. What the allocator holds beside them
-is left out: on the CPU, with glibc, the process took up to twice the estimate. Of several processes it is the need of
-one: its own clips, of those its own tokens or heads, its shards of the weights, and the generator that it gathers.
+keeps. The most bytes of tensors alive in a step were measured at 0.7 to 0.95 of it. What the allocator holds besides is
+left out: on the CPU, with glibc, the process took up to twice the estimate. Of several processes it is the need of one:
+its own clips, of those its own tokens or heads, its shards of the weights, and the generator that it gathers.
 
 Does not know of losses, data or what a step does.
 """
@@ -24,6 +24,7 @@ from generator.model.ranks import launched
 
 KEPT = 60  # bytes per token and width that a pass keeps beside its block boundaries: entry, exit, the judge's heads
 INNER = 70  # as much inside one block, its MLP's two hidden layers not counted
+TRADED = 36  # as much while queries, keys and values are packed, sent and unpacked for several that share a clip
 
 
 class Stage3(Protocol):
@@ -187,7 +188,20 @@ def step_bytes(config: Stage3, dit: DiTConfig, team: Team = ALONE) -> float:
     cache = 2 * 2 * 4 * dit.depth * kept  # and its copy
     width = width_numbers(config, dit, length, team)
     block = 2 * width * (INNER + 2 * dit.mlp_ratio * value) + 2 * score_bytes(config, dit, length, past, team)
-    return config.accumulate * cache + max(made + judged, 4 * judged) + block
+    traded = width * TRADED if team.context > 1 else 0
+    clips = clip_bytes(config, dit, length, team)
+    return config.accumulate * (cache + clips) + max(made + judged, 4 * judged) + block + traded
+
+
+def clip_bytes(config: Stage3, dit: DiTConfig, length: int, team: Team = ALONE) -> float:
+    """One batch's clips, of which nothing is sharded: those drawn for all groups, its own as made and as judged."""
+    extended = config.segments > 1
+    drawn = config.frames * (2 if extended else 1) + (length + 1 if extended else 0)
+    given = dit.latent_channels + dit.ahead_channels + dit.ray_channels
+    made = (2 * dit.latent_channels + dit.recycled_channels) * config.frames + dit.recycled_channels * length
+    joined = (dit.latent_channels + dit.recycled_channels + dit.ray_channels) * length if extended else 0
+    numbers = config.batch * drawn * given + team.clips(config.batch) * (made + joined)
+    return 4.0 * dit.height * dit.width * numbers
 
 
 def weight_bytes(dit: DiTConfig, bf16: bool, team: Team = ALONE) -> float:

@@ -10,9 +10,11 @@ import torch
 from controls.action import Action
 from controls.errors import UserError
 from generator import rollout
+from generator.checkpoint import load_weights
 from generator.model.ranks import Meeting, counted, disagreement, spans
 from generator.model.share import Share
 from generator.runtime import parallel
+from generator.runtime.select import open_backend
 from generator.world import World
 from tests.processes import forks, together
 
@@ -139,6 +141,42 @@ def test_a_world_on_two_processes_is_the_world_on_one(make_world, first_picture,
         recycles = changes.get("reproject", True)
         assert theirs.std() > 5 and gap.float().mean() < byte and (recycles or gap.max() <= 1)
     assert torch.equal(made[2], made[3]), "a state leads to the same frames"
+
+
+def test_a_text_prefix_outlives_a_saved_state(make_world):
+    """The latents of one process, and after going back to a state the same ones again."""
+    folder = make_world(reproject=False, text_width=6)
+    text = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(1))
+
+    def walked(transformer, steps=5, kept=None):
+        c, rng, made = load_weights(folder).config.dit, np.random.default_rng(2), []
+        transformer.reset(torch.ones(1, c.latent_channels, c.height, c.width), 3)
+        for step in range(steps):
+            if step == 3 and kept is not None:
+                kept |= transformer.state()
+            rays = rng.normal(size=(c.ray_channels, c.height, c.width)).astype(np.float32)
+            given = rng.normal(size=(c.ticks, c.action_fields)).astype(np.float32), rays
+            made.append(transformer.step(*given))
+        if kept is not None:
+            made += [transformer.load(kept) or transformer.step(*given)]
+        return torch.cat(made)
+
+    right, without = (walked(open_backend("torch-fp32", load_weights(folder), 1, t).transformer) for t in (text, None))
+
+    def act(meeting):
+        crew = parallel.assemble(meeting, parallel.Request(folder, "torch-fp32", 1, text=text))
+        if meeting.rank:
+            return crew.follow()
+        kept = {}
+        transformer = parallel.lead(crew, "torch-fp32").transformer
+        made = [walked(transformer), walked(transformer, 4, kept)]
+        crew.stop()
+        return made
+
+    (made, again), _ = together(2, act)
+    assert (right - without).abs().max() > 0.01
+    assert (made - right).abs().max() < LATENT
+    assert torch.equal(again[3], again[4]), "the step after the state, before and after going back"
 
 
 def refusal(folders, **request):
