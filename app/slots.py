@@ -24,13 +24,14 @@ class Slot:
     picture: Pixels | None = None
     problem: str = ""
 
-    def words(self, now: datetime | None = None) -> str:
-        """What the slot holds, in a few words."""
+    def words(self, now: datetime | None = None, short: bool = False) -> str:
+        """What the slot holds, in a few words; in `short` without the place's name."""
         if self.problem:
             return f"slot {self.number}: cannot be read"
         if self.about is None:
             return f"slot {self.number}: empty"
-        return f"slot {self.number}: {self.about.title or 'a place'}, {age(self.about.saved, now)}"
+        name = "" if short else f"{self.about.title or 'a place'}, "
+        return f"slot {self.number}: {name}{age(self.about.saved, now)}"
 
 
 def age(saved: str, now: datetime | None = None) -> str:

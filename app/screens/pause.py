@@ -39,6 +39,7 @@ STRIP = 9  # pictures in the strip
 ASPECT = 0.625
 VEIL = 225  # of 255: how dark the picture is under the choices; text is to be read over a white one too
 TIGHT = 0.75  # of the usual height of a row: where there is less, the choices stand in two columns
+NARROW = 700  # pixels of the window below which a slot is told without its place's name
 HINTS = (
     Hint("Arrows", "choose and change", ARROWS), Hint("Enter", "do", (pygame.K_RETURN,)),
     Hint("F1", "settings", (pygame.K_F1,)), Hint("K", "one step", (pygame.K_PAGEDOWN,)),
@@ -65,14 +66,14 @@ class PauseScreen:
         self._small: list[pygame.Surface] = [to_surface(picture) for _, _, picture in self.marks]
         self._thumb: tuple[Pixels, pygame.Surface] | None = None
 
-    def rows(self) -> list[Row]:
-        """The choices with their present values."""
-        slot = self.slot()
+    def rows(self, short: bool = False) -> list[Row]:
+        """The choices with their present values, `short` where there is little room."""
+        holds = self.slot().words(short=short)
         back = f"{self.marks[self.chosen][1]:.1f} s back" if len(self.marks) > 1 else "nothing yet"
         return [
             Row("resume", "Go on"),
-            Row("save", "Save this place", slot.words()),
-            Row("load", "Go to a saved place", slot.words()),
+            Row("save", "Save this place", holds),
+            Row("load", "Go to a saved place", holds),
             Row("timeline", "Go back along the way", back),
             Row("reanchor", "Bring the picture back"),
             Row("restart", "Start this scene again"),
@@ -157,7 +158,7 @@ class PauseScreen:
         width, height = surface.get_size()
         scale = unit(surface.get_size())
         shade(surface, surface.get_rect(), VEIL)
-        rows = self.rows()
+        rows = self.rows(short=width < NARROW)
         self._draw_list(surface, rows, scale)
         self._strip = []
         self._draw_slot(surface, rows, scale)
@@ -218,8 +219,7 @@ class PauseScreen:
             surface.blit(pygame.transform.smoothscale(picture, rect.size), rect)
             here = number == self.chosen
             words = "now" if seconds == 0 else f"-{seconds:.1f} s"
-            colour = TEXT if here else QUIET
-            text(surface, words, (rect.centerx, rect.bottom + 10 * scale), 19 * scale, colour, "centre")
+            text(surface, words, (rect.centerx, rect.bottom + 10 * scale), 19 * scale, TEXT, "centre")
             if here and focused:
                 ring(surface, rect, scale, 2)
             elif here:

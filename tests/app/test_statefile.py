@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from app import statefile
-from app.slots import COUNT, Slots, age
+from app.slots import COUNT, Slot, Slots, age
 from app.statefile import About, StateFile, check_fits, pack_state, write_state
 from controls import files
 from controls.errors import UserError
@@ -199,3 +199,10 @@ def test_age() -> None:
     for passed, words in ((5, "just now"), (90, "1 min ago"), (7300, "2 h ago"), (3 * 86_400, "3 d ago")):
         assert age((now - timedelta(seconds=passed)).isoformat(), now) == words
     assert age("nonsense", now) == age("2026-01-01", now) == ""
+
+
+def test_a_slot_is_told_in_short_where_a_window_is_small():
+    """At 480x300 a slot's line with its place's name was squeezed until it could not be read."""
+    slot = Slot(3, about=ABOUT)
+    assert ABOUT.title in slot.words() and ABOUT.title not in slot.words(short=True)
+    assert slot.words(short=True).startswith("slot 3: ") and len(slot.words(short=True)) < 24
