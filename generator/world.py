@@ -79,8 +79,7 @@ class World:
     @property
     def pose(self) -> tuple[float, float, float] | None:
         """Where one is in a world that is one place: x, y in map units within its period, yaw in degrees."""
-        found = self._backend.reprojection.pose if self._backend.reprojection else None
-        return None if found is None or not self._ready else found
+        return self._backend.reprojection.pose if self._backend.reprojection and self._ready else None
 
     def reset(self, picture: Pixels, seed: int) -> Pixels:
         """Begin from a picture, uint8 (Y, X, 3) of this world's size; returns it as decoded, (1, Y, X, 3)."""

@@ -190,9 +190,7 @@ class Place(nn.Module):
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split, places = 2 * len(self.numbers), []
         with torch.autocast(said.device.type, enabled=False):
-            line = torch.arange(STEP / 2, self.period, STEP, device=said.device)
-            plan = torch.cartesian_prod(line, line)
-            plan = plan[self.stands(plan)]
+            plan = self._grid()
             score = self.waves(plan) @ said[0, :split]
             for _ in range(PLACES):
                 places.append(plan[score.argmax()])
@@ -205,11 +203,15 @@ class Place(nn.Module):
         plan = torch.stack(places)[pairs[:, 0].long()]
         return torch.cat([plan, pairs[:, 1:], pitch.to(said).expand(len(pairs), 1)], dim=1)
 
+    def _grid(self) -> Tensor:
+        """Places of the ground (m, 2), STEP apart."""
+        line = torch.arange(STEP / 2, self.period, STEP, device=self.ground.device)
+        plan = torch.cartesian_prod(line, line)
+        return plan[self.stands(plan)]
+
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""
-        line = torch.arange(STEP / 2, self.period, STEP, device=said.device)
-        plan = torch.cartesian_prod(line, line)
-        plan = plan[self.stands(plan)]
+        plan = self._grid()
         best = plan[(said @ self.waves(plan).T).argmax(1)]
         near = (torch.arange(-FINE, FINE + 1, device=said.device) * (STEP / FINE)).float()
         around = best[:, None] + torch.cartesian_prod(near, near)

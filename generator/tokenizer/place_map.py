@@ -69,8 +69,8 @@ class PlaceMap(nn.Module):
         met = (self.solid.flatten()[number] > 0.5) & within
         first = met.to(torch.uint8).argmax(-1, keepdim=True)
         hit = met.gather(-1, first)[..., 0]
-        seen = self.colour.float().flatten(0, 2)[number.gather(-1, first)[..., 0]]
-        above = self.sky.float().flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)]
+        seen = self.colour.flatten(0, 2)[number.gather(-1, first)[..., 0]].float()
+        above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = torch.where(hit[..., None], seen, above)
         nearness = torch.where(hit, UNIT / far[first[..., 0]], 0.0)
         return torch.cat([colours, nearness[..., None]], dim=-1).unflatten(1, (height, width)).permute(0, 3, 1, 2)

@@ -28,6 +28,7 @@ from controls.errors import UserError
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
+from generator.data.latents import PLAN
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
@@ -294,7 +295,7 @@ def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
         inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
         told = run.hints_of(index)[: stop // ticks]
         if run.parallax.place is not None:
-            where = torch.from_numpy(pose[:-1:ticks][:, [0, 1, 3]]).float()
+            where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float()
             told = torch.cat([told, run.parallax.place.known(where)], dim=1)
         hints.append(told.repeat_interleave(ticks, 0))
     stacked = (torch.stack(parts).to(run.device) for parts in (inputs, hints, true))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from generator.data.halls.endless import LEVELS, PERIOD
 from generator.data.halls.maps import ENDLESS
+from generator.data.latents import PLAN
 from generator.tokenizer.place import Place
 from generator.training.depth_losses import soften
 from generator.training.helpers import step_generator
@@ -60,5 +61,5 @@ def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -
         clip, hints = run.clip(index), run.hints_of(index)
         frame = int(rng.integers(len(hints)))
         pictures.append(run.small[index][frame])
-        poses.append(clip.pose[frame * ticks, [0, 1, 3]])
+        poses.append(clip.pose[frame * ticks, PLAN])
     return to_video(np.stack(pictures)).to(run.device), torch.from_numpy(np.stack(poses)).float().to(run.device)

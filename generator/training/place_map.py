@@ -17,6 +17,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from generator.data.clips import Dataset
+from generator.data.latents import PLAN
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.place_map import CELL, PlaceMap, Rays
 from generator.training.windows import to_video
@@ -47,10 +48,11 @@ class Fusion:
         colours = nnf.adaptive_avg_pool2d(pictures, (height, width)).flatten(2).transpose(1, 2)  # (B, R, 3)
         far = 1 / nearness.flatten(1).clamp(min=1e-6)  # (B, R)
         rays = Rays(pose, edge, stretch, height, width)
-        near = far < REACH
-        sky = far > SKY
-        self.sky.index_add_(0, self.map.sky_cells(rays.azimuth, rays.up)[sky], colours[sky])
-        self.skies.index_add_(0, self.map.sky_cells(rays.azimuth, rays.up)[sky], torch.ones_like(far[sky]))
+        near, sky = far < REACH, far > SKY
+        cells = self.map.sky_cells(rays.azimuth, rays.up)[sky]
+        self.sky.index_add_(0, cells, colours[sky])
+        self.skies.index_add_(0, cells, torch.ones_like(far[sky]))
+        along = torch.arange(CELL, REACH, STEP, device=far.device).expand(*far.shape, -1)  # (B, R, S)
         (x, east), (y, north), (_, up) = rays.lines()
         for step in self.same:
             ends = far + 0.25 * CELL  # just behind the surface
@@ -58,8 +60,6 @@ class Fusion:
             chosen = within & near
             self.ended.index_add_(0, number[chosen], torch.ones_like(far[chosen]))
             self.colour.index_add_(0, number[chosen], colours[chosen])
-            samples = torch.arange(CELL, REACH, STEP, device=far.device)  # (S,)
-            along = samples.expand(*far.shape, -1)
             number, within = self.map.blocks(
                 x[..., None] + step[0] + east[..., None] * along,
                 y[..., None] + step[1] + north[..., None] * along,
@@ -101,7 +101,7 @@ def map_place(parallax: Parallax, data: Dataset, count: int, rng: np.random.Gene
         level = np.nonzero(np.abs(clip.pose[:, 2] - np.median(clip.pose[:, 2])) < LEVEL)[0]
         for frame in rng.choice(level, min(each, len(level)), replace=False):
             pictures.append(clip.frames(int(frame), 1)[0])
-            poses.append(clip.pose[frame, [0, 1, 3, 4]])
+            poses.append(clip.pose[frame, PLAN])
             if len(pictures) == AT_ONCE:
                 fuse()
     if pictures:

@@ -26,7 +26,6 @@ from app.drift import DriftWatch
 from app.screens import commands
 from app.screens.browse import BrowseScreen
 from app.screens.loading import LoadingScreen
-from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
 from app.screens.settings import SettingsScreen
 from app.window import Window
@@ -261,14 +260,10 @@ def test_text_can_be_read_over_the_picture(judge: Judge, monkeypatch: pytest.Mon
     session.start_rewind()
     judge.look("play-rewind")
     session.end_rewind()
-    visit.until(lambda: session.started and (session.owed or ("", 0))[0] != "jump", LONG)
-    one.carry_out(commands.SaveSlot())
-    visit.until(lambda: one.slots.look().about is not None, LONG)
-    one.carry_out(commands.Pause())
-    assert isinstance(one.screen, PauseScreen)
-    one.screen.said = "Saved in slot 1"
+    paused = visit.save_and_pause(LONG)
+    paused.said = "Saved in slot 1"
     judge.look("pause")
-    one.screen.focus = [row.name for row in one.screen.rows()].index("timeline")
+    paused.focus = [row.name for row in paused.rows()].index("timeline")
     judge.look("pause-timeline")
     one.carry_out(commands.OpenSettings())
     _settings(judge, "settings-over-play")

@@ -23,7 +23,6 @@ from app.drift import DriftWatch
 from app.screens import commands
 from app.screens.loading import LoadingScreen
 from app.screens.menu import MenuScreen
-from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
 from app.screens.settings import SettingsScreen
 from app.window import Window
@@ -110,13 +109,9 @@ def _play(photographer: Photographer) -> None:
     session.start_rewind()
     take("play-rewind")
     session.end_rewind()
-    visit.until(lambda: session.started and (session.owed or ("", 0))[0] != "jump", LONG)
-    one.carry_out(commands.SaveSlot())
-    visit.until(lambda: one.slots.look().about is not None, LONG)
-    one.carry_out(commands.Pause())
-    assert isinstance(one.screen, PauseScreen)
+    paused = visit.save_and_pause(LONG)
     take("pause")
-    one.screen.focus = [row.name for row in one.screen.rows()].index("timeline")
+    paused.focus = [row.name for row in paused.rows()].index("timeline")
     take("pause-timeline")
     one.carry_out(commands.OpenSettings())
     take("settings-over-play")

@@ -22,6 +22,7 @@ from app.screens.commands import (
     MoveSlot,
     Open,
     OpenSettings,
+    Pause,
     Pick,
     Quit,
     Restart,
@@ -248,6 +249,17 @@ class Visit:
 
     def press(self, code: int) -> None:
         pygame.event.post(key(code))
+
+    def save_and_pause(self, seconds: float) -> PauseScreen:
+        """Save the place that a walk stands at, also one that was just gone back to, and pause there."""
+        one, session = self.program, self.program.session
+        assert session is not None
+        self.until(lambda: session.started and (session.owed or ("", 0))[0] != "jump", seconds)
+        one.carry_out(SaveSlot())
+        self.until(lambda: one.slots.look().about is not None, seconds)
+        one.carry_out(Pause())
+        assert isinstance(one.screen, PauseScreen)
+        return one.screen
 
 
 @pytest.fixture
