@@ -182,7 +182,7 @@ def make_world(tiny_vae, tiny_parallax, tiny_place, make_dit, tmp_path_factory):
 
     def make(seed: int = 0, place: bool = False, **changes):
         parallax = tiny_place if place else tiny_parallax
-        dit = make_dit(seed, **{"place_channels": tiny_place.told if place else 0, **changes})
+        dit = make_dit(seed, **{"place_channels": tiny_place.place_channels if place else 0, **changes})
         folder = tmp_path_factory.mktemp("world")
         config = WorldConfig(
             "debug", SIZE, HFOV, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec(),

@@ -69,7 +69,7 @@ class Batch:
         return replace(self, **moved)
 
     @property
-    def told(self) -> int:
+    def place_channels(self) -> int:
         """How many channels of `ahead`, the last, are of the place."""
         return 0 if self.ahead is None else self.ahead.shape[2] - self.target.shape[2]
 
@@ -276,7 +276,7 @@ class LatentClips:
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
         self.turn: Reprojector | None = None
-        self.told: dict[int, Tensor] = {}
+        self._place_told: dict[int, Tensor] = {}
 
     def tell(self, turn: Reprojector | None) -> None:
         """From now on `ahead` of a batch also has the place that the recorded pose looks at, where `turn` knows one.
@@ -284,7 +284,7 @@ class LatentClips:
         UserError when the latents are too old for that.
         """
         self.turn = turn if turn is not None and turn.parallax is not None and turn.parallax.place is not None else None
-        self.told.clear()
+        self._place_told.clear()
         if self.turn and not all("pose" in clip for clip in self.clips):
             raise UserError(
                 "These latents hold no poses, which a world that is one place needs; encode the clips again."
@@ -300,12 +300,12 @@ class LatentClips:
     def _told(self, index: int, start: int, frames: int) -> Tensor:
         """What `ahead` of some frames of a clip says of the place (F, K, H, W); made of the whole clip, once."""
         assert self.turn is not None
-        if index not in self.told:
+        if index not in self._place_told:
             clip = self.clips[index]
             pose, latents = torch.from_numpy(clip["pose"][1:]), torch.from_numpy(clip["latents"][1:, :0])
             made = self.turn.told(latents.float().to(self.turn.device), pose.to(self.turn.device))
-            self.told[index] = made.half().cpu()
-        return self.told[index][start : start + frames].float()
+            self._place_told[index] = made.half().cpu()
+        return self._place_told[index][start : start + frames].float()
 
     def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
         """A random batch of windows of `frames` generated latent frames."""

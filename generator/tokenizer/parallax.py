@@ -131,7 +131,7 @@ class Parallax(nn.Module):
         self.log_stretch = nn.Parameter(torch.zeros(()))
 
     @property
-    def told(self) -> int:
+    def place_channels(self) -> int:
         """K: channels that tell a transformer of the place."""
         return place_channels(self.config.period, self.config.checkered, self.config.levels)
 

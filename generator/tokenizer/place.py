@@ -122,13 +122,12 @@ class Place(nn.Module):
         for turn, move in zip(look[..., 0].to(plan).unbind(1), moves.to(plan).unbind(1), strict=True):
             yaw = yaw + turn
             cos, sin = torch.deg2rad(yaw).cos(), torch.deg2rad(yaw).sin()
-            step = torch.stack([cos * move[:, 0] - sin * move[:, 1], -sin * move[:, 0] - cos * move[:, 1]], dim=-1)
+            step = turned(move, cos, sin)
             free, step = ~self.stands(plan), step[:, None] * step.new_tensor(SLIDES)  # all, along an axis, nothing
             may = (self.stands(plan[:, None] + step) | free[:, None]).float()
             step = step[torch.arange(len(step)), may.argmax(1)]
             plan = torch.remainder(plan + step, self.period)
-            ahead, right = cos * step[:, 0] - sin * step[:, 1], -sin * step[:, 0] - cos * step[:, 1]
-            made.append(torch.stack([ahead, right, move[:, 2]], dim=-1))
+            made.append(torch.cat([turned(step, cos, sin), move[:, 2:]], dim=-1))
         pitch = (pose[:, 3].float() + look[..., 1].to(plan).sum(1)).clamp(-STEEPEST, STEEPEST)
         after = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch], dim=-1)
         return after, torch.stack(made, dim=1)
@@ -244,6 +243,11 @@ def place_channels(period: float, checkered: bool, levels: int = 0) -> int:
         return 0
     waves = len(CHECKERED if checkered else AXES)
     return 2 * (waves + len(HEADINGS) + len(DISTANCES) * min(COARSE, waves)) + (CHANNELS if levels else 0)
+
+
+def turned(way: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Forward and right (n, 2 or more) of a heading as east and north (n, 2), and back: it is its own inverse."""
+    return torch.stack([cos * way[:, 0] - sin * way[:, 1], -sin * way[:, 0] - cos * way[:, 1]], dim=-1)
 
 
 def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:

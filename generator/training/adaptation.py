@@ -62,7 +62,7 @@ def adaptation_loss(
     t = shift_time(torch.rand(len(batch.target), generator=generator, device=device), shift)
     noise = torch.randn(batch.target.shape, generator=generator, device=device)
     if recycled is None:
-        recycled = corrupt_history(batch.recycled, history_noise, generator, batch.told)
+        recycled = corrupt_history(batch.recycled, history_noise, generator, batch.place_channels)
     noisy, aim = mix(batch.target, noise, t), noise - batch.target
     velocity = dit(noisy[own], recycled[own], t[own], batch.actions[own], batch.rays[own])
     return nnf.mse_loss(velocity.float(), aim[own])

@@ -51,7 +51,7 @@ def open_model(
         raise UserError(f"A window of {config.window} latent frames cannot be; give 1 or more, or 0 for the preset's.")
     torch.manual_seed(config.seed)
     recycle = config.recycle and sizes.recycle
-    told = parallax.told if parallax is not None and sizes.reproject else 0
+    told = parallax.place_channels if parallax is not None and sizes.reproject else 0
     changed = {"window": config.window or sizes.window, "recycle": recycle, "place_channels": told}
     dit = CausalDiT(replace(sizes, **changed))
     if begin is not None:

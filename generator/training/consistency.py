@@ -158,7 +158,7 @@ def stage_loss(
             seed = int(choice.integers(2**31)) + run.own.start  # of this process's first clip
             recycled = own_recycled(run.dit, part_of(batch, run.own), seed, eye)
         return "own_history", own_history_loss(run.dit, batch, recycled, generator, pictures, run.own)
-    recycled = corrupt_history(batch.recycled, config.history_noise, generator, batch.told)
+    recycled = corrupt_history(batch.recycled, config.history_noise, generator, batch.place_channels)
     loss = consistency_loss(run.dit, teacher, batch, recycled, times, config.pure_noise, generator, run.own)
     return "consistency", loss
 

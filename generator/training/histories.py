@@ -99,8 +99,8 @@ def after_own_guesses(run: DiTRun, before: History, generator: torch.Generator) 
         shown = turn.compose(flat, made[:, None]).unflatten(0, (len(last), -1))[:, :, 0]
         pictures = torch.cat([before.pictures[:, :1], shown], dim=1)
         ahead, views = foreseen(turn, pictures, batch)
-        if batch.told and batch.ahead is not None:
-            ahead = torch.cat([ahead, batch.ahead[:, :, -batch.told :]], dim=2)
+        if batch.place_channels and batch.ahead is not None:
+            ahead = torch.cat([ahead, batch.ahead[:, :, -batch.place_channels :]], dim=2)
         return History(batch, with_ahead(last, ahead), pictures, views)
 
 

@@ -164,13 +164,17 @@ def test_history_noise_spares_the_place():
 def test_windows_are_told_the_recorded_pose(tiny_place, place_latents, tiny_vae):
     clips = LatentClips(place_latents, "train")
     batch = clips.gather([(0, 1)], 3)
-    assert batch.told == 0 and batch.pose.shape == (1, 4, 4)
+    assert batch.place_channels == 0 and batch.pose.shape == (1, 4, 4)
     clips.tell(Reprojector(tiny_vae, clips.meta["hfov"], tiny_place))
     told = clips.gather([(0, 1)], 3)
-    assert told.told == tiny_place.told and torch.equal(told.ahead[:, :, : -told.told], batch.ahead)
+    assert told.place_channels == tiny_place.place_channels and torch.equal(
+        told.ahead[:, :, : -told.place_channels], batch.ahead
+    )
     stretch = float(tiny_place.stretch)
     due = tiny_place.place.channels(batch.pose[0, 1:], clips.turn.edge, stretch, *batch.target.shape[-2:])
-    torch.testing.assert_close(told.ahead[0, :, -told.told :], due, atol=2e-3, rtol=0)  # kept in half precision
+    torch.testing.assert_close(
+        told.ahead[0, :, -told.place_channels :], due, atol=2e-3, rtol=0
+    )  # kept in half precision
     torch.testing.assert_close(tiny_place.pose(told.pace), batch.pose[:, 0])
 
 
@@ -194,7 +198,9 @@ def test_a_world_that_is_a_place_plays_as_it_rolls_out(place_run, place_latents)
     from generator.world import World
 
     weights = load_weights(place_run / "snapshot")
-    assert weights.dit.config.place_channels == weights.parallax.told and weights.parallax.place.map is not None
+    assert (
+        weights.dit.config.place_channels == weights.parallax.place_channels and weights.parallax.place.map is not None
+    )
     clips = LatentClips(place_latents, "train")
     world = World(place_run / "snapshot", "torch-fp32", threads=1)
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -269,7 +275,7 @@ def test_a_folder_keeps_a_place(tiny_place, tiny_vae, make_dit, tmp_path):
     from controls.action import ActionSpec
     from generator.checkpoint import WorldConfig, load_weights
 
-    dit = make_dit(place_channels=tiny_place.told)
+    dit = make_dit(place_channels=tiny_place.place_channels)
     config = WorldConfig(
         "debug", (64, 64), 90.0, 24, 4.0, "test", "test", tiny_vae.config, dit.config, ActionSpec(), tiny_place.config
     )
