@@ -182,6 +182,12 @@ def as_stored(tensor: Tensor) -> Tensor:
     return kept.to(torch.bfloat16) if kept.is_floating_point() and kept.dim() > 1 else kept
 
 
+def as_loaded(tensor: Tensor) -> Tensor:
+    """A tensor as it comes back from a weights folder: float32, rounded as it was stored; whole numbers as they are."""
+    kept = as_stored(tensor)
+    return kept.float() if kept.is_floating_point() else kept
+
+
 def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     shards: list[dict[str, Tensor]] = [{}]
     size = 0

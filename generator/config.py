@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "pocket": {
         "picture": PICTURE,
         "tokenizer": "pocket",
-        "parallax": {},
+        "parallax": {"hidden": 128},
         "dit": {
             "latent_channels": 32,
             "height": 10,

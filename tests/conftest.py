@@ -16,6 +16,7 @@ from generator.config import PRESETS, build, parallax_sizes
 from generator.data.latents import encode_dataset
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
+from generator.tokenizer.place_map import CELL, FINEST, PlaceMap
 from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 from generator.training.helpers import save_tensors
@@ -134,18 +135,32 @@ def tiny_parallax() -> Parallax:
     return parallax.eval()
 
 
+def fill_cubes(place_map: PlaceMap, share: float = 0.02) -> None:
+    """Random cubes of CELL, each of a colour of its own."""
+    wide, high = int(CELL / FINEST), place_map.heights
+    cells = place_map.cells // wide
+    cubes = (torch.rand(cells, cells, high // wide) < share).nonzero()
+    part = torch.cartesian_prod(*[torch.arange(wide)] * 3)
+    row, column, level = (cubes[:, None] * wide + part).unbind(-1)
+    colour = (torch.rand(len(cubes), 1, 3) * 2 - 1).expand(-1, len(part), -1)
+    place_map.fill(((row * place_map.cells + column) * high + level).flatten(), colour.flatten(0, 1))
+
+
 @pytest.fixture(scope="session")
 def tiny_place(tiny_parallax) -> Parallax:
     """The tiny parallax in a place of its own."""
     torch.manual_seed(5)
-    made = Parallax(dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True, levels=6)).requires_grad_(
-        False
-    )
+    made = Parallax(
+        dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True, levels=6, recall=0.4)
+    ).requires_grad_(False)
     begin_with(made, tiny_parallax, "test")
-    for buffer in (made.place.map.colour, made.place.map.sky):
-        buffer.copy_(as_stored(torch.rand(buffer.shape) * 2 - 1).float())
-    made.place.map.solid.copy_((torch.rand(made.place.map.solid.shape) < 0.02).float())
-    for parameter in made.place.parameters():
+    made.place.map.sky.copy_(as_stored(torch.rand(made.place.map.sky.shape) * 2 - 1).float())
+    fill_cubes(made.place.map)
+    made.place.map.palette.copy_(as_stored(made.place.map.palette).float())
+    made.place.map.spread()
+    for parameter in made.ego.parameters():
+        parameter.copy_(3 * parameter)
+    for parameter in [*made.place.parameters(), *made.ego.parameters()]:
         parameter.copy_(as_stored(parameter).float())
     return made.eval()
 

@@ -30,7 +30,7 @@ from controls.action import ActionSpec, encode_rows
 from controls.camera import Camera, relative_pose
 from controls.errors import UserError
 from controls.files import write_atomic
-from generator.checkpoint import as_stored
+from generator.checkpoint import as_loaded
 from generator.data.clips import Dataset
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
@@ -87,7 +87,7 @@ def tokenizer_hash(vae: VideoVAE) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
         if not name.startswith("decoder."):
-            digest.update(name.encode() + as_stored(tensor).float().numpy().tobytes())
+            digest.update(name.encode() + as_loaded(tensor).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -141,8 +141,10 @@ def parallax_hash(parallax: Parallax | None) -> str:
     """SHA-256 that names what moves a parallax's pictures, as a weights folder keeps it; empty without one."""
     if parallax is None:
         return ""
+    made_by = ("place.map.",) if parallax.recalls else ()
     tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith("place.")]
-    return hashlib.sha256(b"".join(n.encode() + as_stored(t).float().numpy().tobytes() for n, t in tensors)).hexdigest()
+    tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
+    return hashlib.sha256(b"".join(n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors)).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from generator.tokenizer.place import POSE, Place, place_channels
 
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
+HINTS = HINT_ROWS * HINT_COLUMNS + 1  # and the horizon
 STILL = 0.006  # units per tick; a smaller predicted move is none, so that a standing camera stands
 
 
@@ -32,7 +33,8 @@ class ParallaxConfig:
     `agree` is how far (in levels of -1..1) the decoded picture and the moved one may lie apart, both softened, before
     the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the
     world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and
-    has a map of so many `levels` of height (0: none).
+    has a map of so many `levels` of height (0: none). `recall` is how far the map's view and a moved picture may lie
+    apart before the map's is what lies ahead; with 0 the map is only told, never shown.
     """
 
     size: tuple[int, int] = (256, 160)
@@ -44,6 +46,7 @@ class ParallaxConfig:
     period: float = 0.0
     checkered: bool = False
     levels: int = 0
+    recall: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Seen:
 
     @property
     def hints(self) -> Tensor:
-        """(B, HINT_ROWS * HINT_COLUMNS + 1) for the ego-motion."""
+        """(B, HINTS) for the ego-motion."""
         coarse = nnf.adaptive_avg_pool2d(self.nearness.float(), (HINT_ROWS, HINT_COLUMNS)).flatten(1)
         return torch.cat([torch.log1p(coarse), self.horizon.float()[:, None]], dim=1)
 
@@ -98,20 +101,18 @@ class DepthNet(nn.Module):
 
 
 class EgoMotion(nn.Module):
-    """Keys, look and what is near to moves per tick; what it remembers (speed, say) is a hidden state (B, Z).
-
-    Where the world is one place it is also told where on its plan it stands: `known` numbers.
+    """Keys, look and `told` numbers of what is near to moves per tick; what it remembers (speed, say) is a hidden state
+    (B, Z).
     """
 
-    def __init__(self, config: ParallaxConfig, known: int = 0) -> None:
+    def __init__(self, config: ParallaxConfig, told: int) -> None:
         super().__init__()
-        inputs = config.action_fields + HINT_ROWS * HINT_COLUMNS + 1 + known
-        self.memory = nn.GRU(inputs, config.hidden, batch_first=True)
+        self.memory = nn.GRU(config.action_fields + told, config.hidden, batch_first=True)
         self.out = nn.Linear(config.hidden, 3)
 
-    def forward(self, actions: Tensor, hints: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded actions (B, T, P) and hints (B, T, hints) of T ticks, pace (B, Z): moves (B, T, 3) and the pace."""
-        made, last = self.memory(torch.cat([actions, hints], dim=-1), pace[None].contiguous())
+    def forward(self, actions: Tensor, told: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded actions (B, T, P), what is told (B, T, told), T ticks, pace (B, Z): moves (B, T, 3) and the pace."""
+        made, last = self.memory(torch.cat([actions, told], dim=-1), pace[None].contiguous())
         return self.out(made), last[0]
 
 
@@ -127,7 +128,8 @@ class Parallax(nn.Module):
         self.config = config
         self.depth = DepthNet(config)
         self.place = Place(config.period, config.checkered, config.levels) if config.period else None
-        self.ego = EgoMotion(config, self.place.features if self.place else 0)
+        features = self.place.features if self.place else 0
+        self.ego = EgoMotion(config, features if self.mapped else HINTS + features)
         self.log_stretch = nn.Parameter(torch.zeros(()))
 
     @property
@@ -172,22 +174,59 @@ class Parallax(nn.Module):
         """The pose (B, 4) in a pace, where the world is one place."""
         return pace[:, -POSE:].float() if self.place else None
 
+    @property
+    def mapped(self) -> bool:
+        """Whether the world is one place that has a map."""
+        return self.place is not None and self.place.map is not None
+
+    @property
+    def recalls(self) -> bool:
+        """Whether what lies ahead is also taken from the place's map."""
+        return self.mapped and self.config.recall > 0
+
+    def told(self, hints: Tensor, pose: Tensor | None) -> Tensor:
+        """What the ego-motion is told (n, told) of a picture's hints (n, HINTS) at a pose (n, 3 or 4) in a place.
+
+        A map knows what is near all around, and better than the picture.
+        """
+        if self.place is None or pose is None:
+            return hints
+        known = self.place.known(pose).to(hints)
+        return known if self.mapped else torch.cat([hints, known], dim=1)
+
+    def path(self, seen: Seen, look: Tensor, moves: Tensor, pace: Tensor) -> Tensor:
+        """The pose (B, ticks, 4) after each tick of look (B, ticks, 2) in degrees and moves (B, ticks, 3) in units."""
+        pose = self.pose(pace)
+        assert self.place is not None and pose is not None, "only a place has poses"
+        return self.place.path(self._level(pose, seen), look, moves * self.config.unit)
+
+    def steady(self, seen: Seen, pace: Tensor) -> Seen:
+        """What was seen, with the horizon where the pose has it if a map is shown: read from pictures it trembles."""
+        pose = self.pose(pace)
+        if pose is None or not self.recalls:
+            return seen
+        return Seen(seen.nearness, torch.deg2rad(pose[:, 3]).tan().to(seen.horizon))
+
+    def _level(self, pose: Tensor, seen: Seen) -> Tensor:
+        """The pose (B, 4) with the pitch that the picture shows, unless it is kept."""
+        if self.recalls:
+            return pose
+        return torch.cat([pose[:, :3], torch.rad2deg(seen.horizon.float().atan())[:, None]], dim=1)
+
     def moves(self, seen: Seen, actions: Tensor, pace: Tensor, look: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Moves (B, ticks, 3) in units under encoded actions (B, ticks, P), and the pace afterwards.
 
         A place wants the look (B, ticks, 2) in degrees as well.
         """
-        told, ticks, pose = [seen.hints], actions.shape[1], self.pose(pace)
-        if self.place is not None and pose is not None:
+        pose = self.pose(pace)
+        told = self.told(seen.hints, pose)[:, None].expand(-1, actions.shape[1], -1)
+        if pose is not None:
             pace = self.hidden(pace).to(self.log_stretch)
-            told.append(self.place.known(pose))
-        hints = torch.cat(told, dim=1)[:, None].expand(-1, ticks, -1)
-        moves, pace = self.ego(actions.to(pace), hints.to(pace), pace)
+        moves, pace = self.ego(actions.to(pace), told.to(pace), pace)
         moves = torch.where(moves.abs() < STILL, 0.0, moves)
         if self.place is not None and pose is not None:
             assert look is not None, "a place turns as the look does"
             unit = self.config.unit
-            pose = torch.cat([pose[:, :3], torch.rad2deg(seen.horizon.float().atan())[:, None]], dim=1)
-            pose, made = self.place.advance(pose, look, moves * unit)
+            pose, made = self.place.advance(self._level(pose, seen), look, moves * unit)
             moves, pace = (made / unit).to(moves), self.paced(pace, pose)
         return moves, pace

@@ -1,7 +1,8 @@
 """Place: where one is in a world that is one place, as waves over its plan that a transformer can look things up by.
 
 Shape key: n poses, H, W latent size, K channels. A pose is x, y in map units, yaw and pitch in degrees
-(controls/camera.py); the pitch is read from each picture, the others add up.
+(controls/camera.py); the pitch is read from each picture, or only from the first where a map is shown; the others add
+up.
 A place repeats: every `period` units along both axes and, like a chessboard, half of that along both at once when it is
 `checkered`. Waves over the plan have the same value wherever the place is the same, and so say nothing of how often
 one has walked through it. From a pose come channels for each latent cell: where one stands, which way each column
@@ -56,6 +57,7 @@ SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degree
 AT_ONCE = 64  # views
 STEEPEST = 60.0  # degrees of pitch
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
+CLEAR, CLOSE = 24, 24.0  # directions in which the ego-motion is told of walls, and map units that are close
 FINE = 4  # and that many parts of it afterwards
 
 
@@ -75,7 +77,7 @@ class Place(nn.Module):
     @property
     def features(self) -> int:
         """How many numbers `known` gives of a pose."""
-        return 2 * len(self.numbers) + 2
+        return CLEAR if self.map is not None else 2 * len(self.numbers) + 2
 
     def waves(self, plan: Tensor, count: int | None = None) -> Tensor:
         """Cosines and sines (..., 2 * waves) of plan positions (..., 2); float32 whatever the network's weights are."""
@@ -85,7 +87,14 @@ class Place(nn.Module):
         return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
     def known(self, pose: Tensor) -> Tensor:
-        """A pose (n, 4) as numbers (n, features) for the ego-motion: where walls are depends on it."""
+        """A pose (n, 3 or 4) as numbers (n, features) for the ego-motion: where walls are depends on it.
+
+        With a map it is how near they are all around, from straight ahead to the right and on, which is the same by
+        every wall; waves have to be learned by heart.
+        """
+        if self.map is not None:
+            azimuth = pose[:, 2:3] + torch.arange(CLEAR, device=pose.device) * (360.0 / CLEAR)
+            return torch.exp(-self.map.clearance(pose[:, :2], azimuth) / CLOSE)
         return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2], (1,))], dim=-1)
 
     def aim(self, pose: Tensor) -> Tensor:
@@ -131,6 +140,17 @@ class Place(nn.Module):
         pitch = (pose[:, 3].float() + look[..., 1].to(plan).sum(1)).clamp(-STEEPEST, STEEPEST)
         after = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch], dim=-1)
         return after, torch.stack(made, dim=1)
+
+    def path(self, pose: Tensor, look: Tensor, moves: Tensor) -> Tensor:
+        """The pose (n, ticks, 4) after each tick of look (n, ticks, 2) in degrees and of moves (n, ticks, 3) in map
+        units that `advance` made.
+        """
+        turn = look.float().cumsum(1)
+        yaw = pose[:, 2:3].float() + turn[..., 0]
+        way = torch.deg2rad(yaw)
+        plan = pose[:, None, :2].float() + turned(moves.float(), way.cos(), way.sin()).cumsum(1)
+        pitch = (pose[:, 3:].float() + turn[..., 1]).clamp(-STEEPEST, STEEPEST)
+        return torch.cat([plan, yaw[..., None], pitch[..., None]], dim=-1)
 
     def channels(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
         """What each latent cell is told (n, K, H, W) of a camera at pose (n, 4) whose picture ends at slope `edge`, and
@@ -246,8 +266,8 @@ def place_channels(period: float, checkered: bool, levels: int = 0) -> int:
 
 
 def turned(way: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Forward and right (n, 2 or more) of a heading as east and north (n, 2), and back: it is its own inverse."""
-    return torch.stack([cos * way[:, 0] - sin * way[:, 1], -sin * way[:, 0] - cos * way[:, 1]], dim=-1)
+    """Forward and right (..., 2 or more) of a heading as east and north (..., 2), and back: it is its own inverse."""
+    return torch.stack([cos * way[..., 0] - sin * way[..., 1], -sin * way[..., 0] - cos * way[..., 1]], dim=-1)
 
 
 def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:

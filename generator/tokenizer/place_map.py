@@ -1,10 +1,11 @@
-"""A place's map: what stands where, as coloured blocks that recorded pictures were fused into, and coarse views of it.
+"""A place's map: what stands where, as coloured blocks that recorded pictures were fused into, and views of it.
 
-Shape key: n poses, L levels of height, N x N cells of the plan, h, w rows and columns of rays, R rays.
-A pose is x, y in map units, yaw and pitch in degrees; the eye's height is that of the recordings. A block is CELL units
-wide and high. Where a ray meets no block it sees the sky, which depends on its direction only.
-What a network has not seen for a while it can be shown again: a coarse view from where it stands, from which it paints
-the picture. Ours, after world models with a spatial memory of fused points (Wu et al. 2025, Video World Models with
+Shape key: n poses, N blocks, L levels of height, h, w rows and columns of rays, D distances along a ray.
+A pose is x, y in map units, yaw and pitch in degrees; the eye's height is that of the recordings. The finest blocks
+are FINEST units wide and high, and each coarser kind is twice that, the mean of what is in it: a ray asks for blocks
+about as large as it is wide there. Where it meets none it sees the sky, which depends on its direction only.
+What a network has not seen for a while it can be shown again: views from where it stands, from which it paints the
+picture. Ours, after world models with a spatial memory of fused points (Wu et al. 2025, Video World Models with
 Long-term Spatial Memory); here the memory is made once, of the recordings (training/place_map.py).
 
 Does not know networks, latents, or how a pose was found.
@@ -13,46 +14,105 @@ Does not know networks, latents, or how a pose was found.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CELL = 16.0  # map units
+CELL = 16.0  # map units: of the ground, and of what `levels` counts
+FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
 BELOW = 65.0  # map units from the lowest level's bottom to the eye
-FIRST, NEAR_STEP, GROWTH, FAR = 10.0, 8.0, 0.03, 1600.0  # where rays are asked, in map units along the heading
-TURNS, SLOPES, LOWEST, HIGHEST = 180, 24, -0.1, 1.1  # cells of the sky: around, and up by slope
+FIRST, GROWTH, FAR = 10.0, 0.02, 1600.0  # where rays are asked, in map units along the heading
+COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wider than the finest
+FULL = 2  # of the eight blocks in a coarser one that make it solid
+BODY, REACH = (-14.0, -6.0, 2.0, 10.0), 130.0  # map units above the eye at which blocks stop a body, and how far ahead
+TURNS, SLOPES, LOWEST, HIGHEST = 720, 96, -0.1, 1.1  # cells of the sky: around, and up by slope
+BAND = 16  # rows that are looked along at once, as far as any of them stays within the map's heights
+COLOURS = 255  # of blocks
+AT_ONCE = 16384  # colours that are compared; bounds memory
 VIEW = 4  # rays per latent cell along each side
 CHANNELS = 4 * VIEW * VIEW  # of a view: three colours and nearness of each ray of a latent cell
 UNIT = 64.0  # nearness is told in 1 / so many map units
 
 
 class PlaceMap(nn.Module):
-    """Blocks and sky of a place of this period; empty until it is filled (`solid`, `colour` and `sky` are buffers)."""
+    """Blocks and sky of a place of this period; empty until it is filled.
 
-    solid: Tensor
-    colour: Tensor
+    Kept are the numbers of the finest blocks (`where`), which of the colours of the `palette` they have (`what`, from
+    1), and the `sky`; `codes` are the blocks of each kind, dense, 0 where there is nothing.
+    """
+
+    where: Tensor
+    what: Tensor
+    palette: Tensor
     sky: Tensor
 
     def __init__(self, period: float, levels: int) -> None:
         super().__init__()
-        cells = math.ceil(period / CELL)
+        coarsest = 2 ** (KINDS - 1)
         self.period, self.levels = period, levels
-        self.register_buffer("solid", torch.zeros(levels, cells, cells))
-        self.register_buffer("colour", torch.zeros(levels, cells, cells, 3))
+        self.cells = math.ceil(period / (coarsest * FINEST)) * coarsest
+        self.heights = math.ceil(levels * CELL / (coarsest * FINEST)) * coarsest
+        self.register_buffer("where", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("what", torch.zeros(0, dtype=torch.uint8))
+        self.register_buffer("palette", torch.zeros(COLOURS + 1, 3))
         self.register_buffer("sky", torch.zeros(SLOPES, TURNS, 3))
+        for kind in range(KINDS):
+            self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
+        self.spread()
 
-    def blocks(self, x: Tensor, y: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of the blocks that points lie in, and whether (bool) they are at a height that the map has.
+    @property
+    def blocks(self) -> int:
+        """How many of the finest blocks there could be."""
+        return self.cells**2 * self.heights
+
+    def number(self, x: Tensor, y: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of the finest blocks that points lie in, and whether (bool) they are at a height that the map has.
 
         x, y in map units and `up` above the eye, of one shape.
         """
-        cells = self.solid.shape[-1]
-        column, row = ((torch.remainder(v, self.period) / CELL).long().clamp_(max=cells - 1) for v in (x, y))
-        level = ((up + BELOW) / CELL).floor().long()
-        return (level.clamp(0, self.levels - 1) * cells + row) * cells + column, (level >= 0) & (level < self.levels)
+        column, row = (self._along(v, FINEST) for v in (x, y))
+        level = ((up + BELOW) / FINEST).floor().long()
+        number = (row * self.cells + column) * self.heights + level.clamp(0, self.heights - 1)
+        return number, (level >= 0) & (level < self.heights)
+
+    def _along(self, plan: Tensor, size: float) -> Tensor:
+        """Which block of this size along an axis positions on it lie in, wherever the place repeats."""
+        last = int(self.cells * FINEST / size) - 1
+        return (torch.remainder(plan, self.period) / size).long().clamp_(max=last)
+
+    def fill(self, where: Tensor, colour: Tensor) -> None:
+        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], COLOURS of which are
+        kept.
+        """
+        made, what = few(colour, COLOURS)
+        palette = torch.zeros_like(self.palette)
+        if len(made):
+            palette[1:] = made[0]  # what is left over
+            palette[1 : 1 + len(made)] = made
+        order = where.argsort()
+        self.where, self.what = where[order].int(), (what[order] + 1).to(torch.uint8)
+        self.palette.copy_(palette)
+        self.spread()
+
+    def spread(self) -> None:
+        """Make the dense blocks of what is kept."""
+        palette, number, what = self.palette.float(), self.where.long(), self.what
+        colour = palette[what.long()]
+        for kind in range(KINDS):
+            side, levels = self.cells // 2**kind, self.heights // 2**kind
+            if kind:
+                number, colour = coarser(number, colour, 2 * side, 2 * levels)
+                alike = [torch.cdist(part, palette[1:]).argmin(1) + 1 for part in colour.split(AT_ONCE)]
+                what = torch.cat(alike).to(torch.uint8)
+            # an empty level below and above, for rays that have left the map
+            code = torch.zeros(side**2 * (levels + 2), dtype=torch.uint8, device=number.device)
+            code[number + 2 * (number // levels) + 1] = what
+            setattr(self, f"codes{kind}", code)
 
     def sky_cells(self, azimuth: Tensor, up: Tensor) -> Tensor:
-        """Numbers of the sky's cells in directions: azimuth in degrees, `up` as a slope."""
+        """Numbers of the sky's cells in directions: azimuth in degrees, `up` as a slope, which go together."""
         turn = (torch.remainder(azimuth, 360.0) / 360.0 * TURNS).long().clamp_(max=TURNS - 1)
         slope = ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
         return slope * TURNS + turn
@@ -61,44 +121,137 @@ class PlaceMap(nn.Module):
         """What a camera at pose (n, 4), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours in
         [-1, 1] and nearness in 1 / UNIT map units.
         """
-        pose = pose.float()
         rays = Rays(pose, edge, stretch, height, width)
-        far = distances(pose.device)  # (D,)
-        x, y, up = (start[..., None] + step[..., None] * far for start, step in rays.lines())
-        number, within = self.blocks(x, y, up)
-        met = (self.solid.flatten()[number] > 0.5) & within
-        first = met.to(torch.uint8).argmax(-1, keepdim=True)
-        hit = met.gather(-1, first)[..., 0]
-        seen = self.colour.flatten(0, 2)[number.gather(-1, first)[..., 0]].float()
+        asked = [far.to(pose.device) for far in asked_at(2 * edge / width)]
+        plans = [self._plan(rays, kind, far) for kind, far in enumerate(asked)]
+        bands = [self._band(rays.up[:, k : k + BAND], asked, plans) for k in range(0, height, BAND)]
+        code, near = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
-        colours = torch.where(hit[..., None], seen, above)
-        nearness = torch.where(hit, UNIT / far[first[..., 0]], 0.0)
-        return torch.cat([colours, nearness[..., None]], dim=-1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
+        return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
+
+    def clearance(self, plan: Tensor, azimuth: Tensor) -> Tensor:
+        """How far from plan positions (n, 2) something stands in the way of a body, map units (n, D) in directions of
+        azimuth (n, D) in degrees; infinite beyond REACH.
+        """
+        far = torch.arange(1.5 * FINEST, REACH, FINEST, device=plan.device)
+        way = torch.deg2rad(azimuth.float())[..., None]
+        x, y = plan[:, 0, None, None].float() + way.cos() * far, plan[:, 1, None, None].float() - way.sin() * far
+        up = torch.tensor(BODY, device=plan.device).expand(*x.shape, -1)
+        number, _ = self.number(*(v[..., None].expand_as(up) for v in (x, y)), up)
+        solid = (self._fine(number) > 0).any(-1)
+        first = far[solid.to(torch.uint8).argmax(-1)]
+        return torch.where(solid.any(-1), first, math.inf)
+
+    def _fine(self, number: Tensor) -> Tensor:
+        """The codes of the finest blocks of these numbers."""
+        codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
+        return codes[number + 2 * (number // self.heights) + 1]
+
+    def _plan(self, rays: Rays, kind: int, far: Tensor) -> Tensor:
+        """Where the columns of blocks of a kind begin that rays (n, 1, w) are over at distances (D,): (n, 1, w, D)."""
+        size, levels = FINEST * 2**kind, self.heights // 2**kind
+        column, row = (self._along(start + step[..., None] * far, size) for start, step in rays.plan())
+        return ((row * (self.cells // 2**kind) + column) * (levels + 2)).int()
+
+    def _band(self, up: Tensor, asked: list[Tensor], plans: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of rows that rise by `up` (n, rows, 1): the code of the first block that each ray meets, 0 for none, int64
+        (n, rows, w), and its nearness in 1 / UNIT map units.
+        """
+        leaves = FAR
+        if up.device.type == "cpu":  # elsewhere asking for less is not worth waiting for the answer
+            low, high = float(up.detach().min()), float(up.detach().max())
+            leaves = BELOW / -high if high < 0 else (self.heights * FINEST - BELOW) / low if low > 0 else FAR
+        met, far = [], []
+        for kind, (distances, plan) in enumerate(zip(asked, plans, strict=True)):
+            size, levels = FINEST * 2**kind, self.heights // 2**kind
+            within = distances[: int((distances <= leaves).sum())]
+            level = ((up[..., None] * within + BELOW) / size).floor().int().clamp_(-1, levels) + 1
+            number = plan[..., : len(within)] + level
+            codes: Tensor = getattr(self, f"codes{kind}")
+            met.append(codes.index_select(0, number.flatten()).view(number.shape))
+            far.append(within)
+        code, distance = torch.cat(met, dim=-1), torch.cat(far)
+        if not len(distance):
+            nothing = torch.zeros(code.shape[:-1], device=up.device)
+            return nothing.long(), nothing
+        first = (code > 0).to(torch.uint8).argmax(-1, keepdim=True)
+        found = code.gather(-1, first)[..., 0].long()
+        return found, torch.where(found > 0, UNIT / distance[first[..., 0]], 0.0)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """As any module's, for however many blocks there are."""
+        errors: list[str] = rest[-1]
+        for name in ("where", "what"):
+            if prefix + name in state_dict:
+                own: Tensor = getattr(self, name)
+                setattr(self, name, own.new_zeros(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        fits = self.where.shape == self.what.shape and self.where.dim() == 1
+        if fits and len(self.where):
+            fits = bool(self.where.min() >= 0 and self.where.max() < self.blocks and self.what.min() > 0)
+        if fits:
+            self.spread()
+        else:
+            errors.append(f"The blocks of {prefix}where and {prefix}what are none of a map of {self.blocks} blocks.")
 
 
 class Rays:
-    """The rays of cameras at poses (n, 4) through a grid of h x w, R = h * w of each: slopes per unit of heading."""
+    """The rays of cameras at poses (n, 4) through a grid of h x w: slopes per unit of heading, of which east and north
+    (n, 1, w) are those of a column and up (n, h, 1) is that of a row.
+    """
 
     def __init__(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> None:
-        across = ((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge
+        pose = pose.float()
+        right = (((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge)[None, None]
         down = ((torch.arange(height, device=pose.device) + 0.5) / height * 2 - 1) * edge * (height / width) / stretch
-        yaw, pitch = torch.deg2rad(pose[:, 2:4]).unbind(-1)
-        right = across.repeat(height)[None]
+        yaw, pitch = torch.deg2rad(pose[:, 2:4])[:, :, None, None].unbind(1)
         self.pose = pose
-        self.up = pitch.tan()[:, None] - down.repeat_interleave(width)[None]
-        self.east = yaw.cos()[:, None] - right * yaw.sin()[:, None]
-        self.north = -yaw.sin()[:, None] - right * yaw.cos()[:, None]
-        self.azimuth = pose[:, 2:3] + torch.rad2deg(right.atan())
+        self.up = pitch.tan() - down[None, :, None]
+        self.east = yaw.cos() - right * yaw.sin()
+        self.north = -yaw.sin() - right * yaw.cos()
+        self.azimuth = pose[:, 2, None, None] + torch.rad2deg(right.atan())
 
-    def lines(self) -> list[tuple[Tensor, Tensor]]:
-        """Start (n, 1) and step (n, R) per unit of heading, of x, y and what is above the eye."""
-        zero = torch.zeros_like(self.pose[:, :1])
-        return [(self.pose[:, :1], self.east), (self.pose[:, 1:2], self.north), (zero, self.up)]
+    def plan(self) -> list[tuple[Tensor, Tensor]]:
+        """Start (n, 1, 1, 1) and step (n, 1, w) per unit of heading, of x and y."""
+        x, y = self.pose[:, :2, None, None, None].unbind(1)
+        return [(x, self.east), (y, self.north)]
 
 
-def distances(device: torch.device) -> Tensor:
-    """Where along a heading rays are asked (D,): closely at first, then in growing steps."""
-    found = [FIRST]
-    while found[-1] < FAR:
-        found.append(found[-1] + max(NEAR_STEP, GROWTH * found[-1]))
-    return torch.tensor(found, device=device)
+def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Tensor, Tensor]:
+    """Blocks twice as wide as these (N,), in a map of so many cells a side and levels, and their mean colours."""
+    column, level = number // levels, number % levels
+    inside = (column // side // 2 * (side // 2) + column % side // 2) * (levels // 2) + level // 2
+    count = torch.bincount(inside, minlength=(side // 2) ** 2 * (levels // 2))
+    total = colour.new_zeros(len(count), 3).index_add_(0, inside, colour)
+    full = (count >= FULL).nonzero().flatten()
+    return full, total[full] / count[full, None]
+
+
+def asked_at(wide: float) -> list[Tensor]:
+    """Where along a heading rays that are `wide` per map unit of it ask for blocks of each kind (D,)."""
+    found: list[list[float]] = [[] for _ in range(KINDS)]
+    far = FIRST
+    while far < FAR:
+        kind = int(math.log2(max(1.0, COARSE * wide * far / FINEST)))
+        kind = min(kind, KINDS - 1)
+        found[kind].append(far)
+        far += max(FINEST * 2**kind, GROWTH * far)
+    return [torch.tensor(part) for part in found]
+
+
+def few(colour: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """At most so many colours (P, 3) that stand for these (N, 3) in [-1, 1], and which one (N,) for each."""
+    levels = ((colour.float().clamp(-1, 1) + 1) * 15.5).round().long()  # cells of 1/16
+    cell = (levels[:, 0] * 32 + levels[:, 1]) * 32 + levels[:, 2]
+    used, inside = cell.unique(return_inverse=True)
+    count = torch.bincount(inside, minlength=len(used)).to(colour)
+    mean = colour.new_zeros(len(used), 3).index_add_(0, inside, colour) / count[:, None].clamp(min=1)
+    chosen = mean[count.argsort(descending=True, stable=True)[:most]]
+    for _ in range(8 if len(used) > most else 0):  # of k-means
+        nearest = torch.cdist(mean, chosen).argmin(1)
+        weight = torch.bincount(nearest, count, minlength=len(chosen))
+        total = chosen.new_zeros(chosen.shape).index_add_(0, nearest, mean * count[:, None])
+        chosen = torch.where(weight[:, None] > 0, total / weight[:, None].clamp(min=1), chosen)
+    nearest = torch.cdist(mean, chosen).argmin(1) if len(used) else inside
+    return chosen, nearest[inside]

@@ -65,9 +65,13 @@ class Reprojector(nn.Module):
         """
         if self.parallax is None:
             return self.moved(picture, look), pace
-        seen = (perceive or self.parallax.perceive)(picture)
-        moves, pace = self.parallax.moves(seen, actions.to(pace.device), pace, look.to(pace.device))
-        return replace(self.moved(picture, look, moves, seen), pose=self.parallax.pose(pace)), pace
+        seen = self.parallax.steady((perceive or self.parallax.perceive)(picture), pace)
+        look = look.to(pace.device)
+        moves, after = self.parallax.moves(seen, actions.to(pace.device), pace, look)
+        views = self.moved(picture, look, moves, seen)
+        if self.parallax.recalls:
+            views = self.recalled(views, self.parallax.path(seen, look, moves, pace))
+        return replace(views, pose=self.parallax.pose(after)), after
 
     def no_pace(self, batch: int) -> Tensor:
         """The pace of one who has stood for long: (B, Z); Z is 0 without a parallax."""
@@ -110,6 +114,22 @@ class Reprojector(nn.Module):
         pictures = torch.cat([picture[:, None], turned.unflatten(0, (-1, ticks))], dim=1)
         return Views(pictures, inside.unflatten(0, (-1, ticks)))
 
+    def recalled(self, views: Views, path: Tensor) -> Views:
+        """The views, from poses (B, ticks, 4), with what the place's map shows there wherever the old picture did not
+        show it, or shows something else.
+
+        Softened alike the two agree where the map holds what the picture does; the picture is sharper there. Elsewhere
+        something was uncovered, came into view or has gone wrong.
+        """
+        assert self.parallax is not None and self.parallax.place is not None and self.parallax.place.map is not None
+        moved = views.pictures[:, 1:].flatten(0, 1)
+        stretch = float(self.parallax.stretch.detach())
+        shown = self.parallax.place.map.view(path.flatten(0, 1), self.edge, stretch, *moved.shape[-2:])[:, :3]
+        shown = shown.to(moved).clamp(-1, 1)
+        share = agreement(moved, shown, self.parallax.config.recall) * views.inside.flatten(0, 1)
+        told = (shown + share * (moved - shown)).unflatten(0, path.shape[:2])
+        return replace(views, pictures=torch.cat([views.pictures[:, :1], told], dim=1))
+
     def compose(self, views: Views, frames: Tensor) -> Tensor:
         """What is shown of decoded frames (B, ticks, 3, Y, X) in [-1, 1], byte-valued: the views wherever both agree.
 
@@ -122,8 +142,7 @@ class Reprojector(nn.Module):
             return frames
         made, ticks = frames.flatten(0, 1).float().contiguous(), frames.shape[1]
         moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
-        apart = (soften(moved) - soften(made)).abs().amax(1, keepdim=True) / self.parallax.config.agree
-        share = nnf.interpolate(torch.exp(-apart.square()), made.shape[-2:], mode="bilinear", align_corners=False)
+        share = agreement(moved, made, self.parallax.config.agree)
         shown = made + share * views.inside.flatten(0, 1) * (moved - made)
         return to_picture(shown).unflatten(0, (-1, ticks))
 
@@ -231,6 +250,14 @@ class _Rays:
         y = (self.y - near * self.step[2]) / z + self.before
         parts = torch.broadcast_tensors(x / self.edge, y * self.stretch * self.aspect / self.edge)
         return torch.stack(parts, dim=-1)
+
+
+def agreement(one: Tensor, other: Tensor, within: float) -> Tensor:
+    """How far two pictures (n, 3, Y, X) in [-1, 1] show the same, softened alike: (n, 1, Y, X) in 0..1, where levels
+    `within` of each other count as much.
+    """
+    apart = (soften(one) - soften(other)).abs().amax(1, keepdim=True) / within
+    return nnf.interpolate(torch.exp(-apart.square()), one.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def soften(picture: Tensor) -> Tensor:

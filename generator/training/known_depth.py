@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from controls.errors import UserError
 from generator.data.clips import Dataset
+from generator.data.halls.canvas import Canvas
 from generator.data.halls.depth import nearness
 from generator.data.halls.maps import draw_map
 from generator.training.helpers import step_rng
@@ -42,24 +44,40 @@ class KnownDepth:
         )
 
 
-def know_depth(data: Dataset, split: str, count: int, seed: int) -> KnownDepth:
-    """About `count` random pictures of a split of *Halls*, as many of each clip; UserError for other worlds."""
-    clips, meta = data.select(split), data.meta
-    if meta["world"] != "halls" or not clips:
-        raise UserError(f"True depth is known in clips of halls only, not of {meta['world']!r}; give --set known=0.")
-    canvases, pictures, near, pitch = {}, [], [], []
-    for index in clips[:count]:
-        entry, clip = data.entry(index), data.clip(index)
-        if entry["map"] not in canvases:
+class TrueDepth:
+    """How near everything is in pictures of *Halls*, from its maps; UserError for other worlds, once it is asked."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        self._maps: dict[str, Canvas] = {}
+
+    def __call__(self, index: int, pose: npt.NDArray[np.float32], rays: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """1 / distance (n, h, w) in map units along rays (w, h) from poses (n, 5) in a clip."""
+        entry, meta = self.data.entry(index), self.data.meta
+        if meta["world"] != "halls":
+            raise UserError(
+                f"True depth is known in clips of halls only, not of {meta['world']!r}; give --set known=0."
+            )
+        if entry["map"] not in self._maps:
             canvas, _, info = draw_map(meta["seed"], int(entry["map"][3:]) - 1, meta.get("size", "grand"))
             if info.seed != entry["map_seed"]:
                 raise UserError(f"The map {entry['map']} is drawn otherwise by now; collect again, or --set known=0.")
-            canvases[entry["map"]] = canvas
+            self._maps[entry["map"]] = canvas
+        return nearness(self._maps[entry["map"]], pose, meta["hfov"], self.data.size, rays)
+
+
+def know_depth(data: Dataset, split: str, count: int, seed: int) -> KnownDepth:
+    """About `count` random pictures of a split of *Halls*, as many of each clip; UserError for other worlds."""
+    clips, true_depth = data.select(split), TrueDepth(data)
+    if not clips:
+        raise UserError(f"The recordings have no clips in the split {split!r}; collect more, or give --set known=0.")
+    pictures, near, pitch = [], [], []
+    for index in clips[:count]:
+        clip = data.clip(index)
         rng = step_rng(seed, index, f"known {split}")
         chosen = rng.choice(len(clip), min(len(clip), max(1, count // len(clips))), replace=False)
         pictures += [clip.frames(int(frame), 1)[0] for frame in chosen]
         width, height = data.size
-        rays = (width // 4, height // 4)
-        near.append(nearness(canvases[entry["map"]], clip.pose[chosen], meta["hfov"], data.size, rays))
+        near.append(true_depth(index, clip.pose[chosen], (width // 4, height // 4)))
         pitch.append(clip.pose[chosen, 4])
     return KnownDepth(np.stack(pictures), np.concatenate(near), np.concatenate(pitch).astype(np.float32))

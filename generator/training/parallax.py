@@ -22,16 +22,15 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from controls.action import encode_rows
 from controls.camera import relative_pose
 from controls.errors import UserError
 from generator.config import build, parallax_sizes
 from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
-from generator.data.latents import PLAN
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
+from generator.training.ego_learning import ego_motion
 from generator.training.helpers import (
     Budget,
     Optimisers,
@@ -67,9 +66,10 @@ class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
-    `agree`, `period` and `checkered` are what the parallax is kept with (ParallaxConfig); without a period the one of
-    the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
-    `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) at the end.
+    `agree`, `period`, `checkered` and `recall` are what the parallax is kept with (ParallaxConfig); without a period
+    the one of the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
+    `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) before the
+    ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it.
     """
 
     data: str = "runs/data/halls"
@@ -80,6 +80,7 @@ class ParallaxTraining:
     period: float = 0.0
     checkered: bool = False
     levels: int = -1
+    recall: float = 0.3
     mapped: int = 1500
     pictures: int = 64
     minutes: float = 0.0
@@ -128,6 +129,7 @@ class ParallaxRun:
     metrics: Metrics
     step: int = 0
     saved_at: float = 0.0
+    mapped: bool = False  # whether the map was made of what this run knows of the depth
     known: KnownDepth | None = None
     held: dict[int, Clip] = field(default_factory=dict)
     hints: dict[int, Tensor] = field(default_factory=dict)
@@ -162,6 +164,8 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
     bar, figures = Progress("parallax", quiet), {}
     try:
         while (progress := run.budget.progress(run.step)) < 1.0 and run.step != stop_after:
+            if progress >= config.ego_from and not run.mapped:
+                make_map(run)
             figures = depth_step(run, progress) if progress < config.ego_from else ego_step(run, progress)
             run.step += 1
             if run.step % config.log_every == 0:
@@ -176,10 +180,16 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
         raise
     bar.close()
     if run.step != stop_after:
-        if run.parallax.place is not None and run.parallax.place.map is not None:
-            map_place(run.parallax, run.data, config.mapped, step_rng(config.seed, 0, "map"))
         evaluate(run)
     return save_run(run)
+
+
+def make_map(run: ParallaxRun) -> None:
+    """Make the place's map, if it is to have one, before the ego-motion learns by it: the depth is done by then."""
+    if run.parallax.mapped:
+        known = run.data.meta["world"] == "halls"
+        map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
+    run.mapped = True
 
 
 def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
@@ -226,7 +236,7 @@ def resume(run: ParallaxRun, state: dict[str, Any]) -> None:
         raise UserError(f"{str(run.folder)!r} holds a run of another size; choose another folder or remove it.")
     run.parallax.load_state_dict(state["parallax"])
     load_optimisers(run.optimisers, state["optimisers"])
-    run.step = int(state["step"])
+    run.step, run.mapped = int(state["step"]), bool(state["mapped"])
     run.budget.resume(float(state["seconds"]))
     run.saved_at = run.budget.spent
     run.metrics = Metrics(run.folder, run.step)
@@ -272,7 +282,7 @@ def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
     set_rate(run.optimisers, rate_at(begun, run.step, hold=0.1))
     clips, rng = run.data.select("train"), step_rng(config.seed, run.step, "walks")
     chosen = rng.choice(len(clips), min(config.walks, len(clips)), replace=False)
-    made, true = ego_motion(run, [clips[int(i)] for i in chosen])
+    made, true = ego_motion(run, [clips[int(i)] for i in chosen], mirrored=run.step % 2 == 1)
     loss = nnf.smooth_l1_loss(8 * made, 8 * true, beta=0.1)  # an eighth of a unit per tick: a brisk walk
     loss.backward()
     nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
@@ -281,28 +291,6 @@ def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
         figures["place"] = place_loss(run, run.parallax.place, rng)
     update(run.optimisers)
     return figures
-
-
-def ego_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
-    """Predicted and recorded moves (clips, T, 3) in units, of as many whole latent frames as every clip has."""
-    ticks = run.data.spec.ticks
-    stop = min(len(run.clip(i)) - 1 for i in indices) // ticks * ticks
-    inputs, hints, true = [], [], []
-    for index in indices:
-        clip = run.clip(index)
-        pose = clip.pose[: stop + 1].astype(np.float64)
-        true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
-        inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
-        told = run.hints_of(index)[: stop // ticks]
-        if run.parallax.place is not None:
-            where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float()
-            told = torch.cat([told, run.parallax.place.known(where)], dim=1)
-        hints.append(told.repeat_interleave(ticks, 0))
-    stacked = (torch.stack(parts).to(run.device) for parts in (inputs, hints, true))
-    actions, told, moves = stacked
-    standing = actions.new_zeros(len(indices), run.parallax.config.hidden)
-    made = run.parallax.ego(actions, told, standing)[0]
-    return made, moves / run.parallax.config.unit
 
 
 def draw_pairs(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> Pairs:
@@ -384,6 +372,7 @@ def save_run(run: ParallaxRun) -> Path:
     save_tensors(path, run.parallax.state_dict(), meta)
     state: dict[str, Any] = {
         "step": run.step,
+        "mapped": run.mapped,
         "seconds": run.budget.spent,
         "config": config,
         "parallax": run.parallax.state_dict(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from controls.errors import UserError
-from generator.checkpoint import MANIFEST, as_stored, load_weights
+from generator.checkpoint import MANIFEST, as_loaded, load_weights
 from generator.config import build
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.training.helpers import load_tensors
@@ -31,21 +31,28 @@ def load_parallax(path: Path | str) -> Parallax:
     if meta.get("kind") != "parallax":
         raise UserError(f"{path} holds no parallax; give the folder of a run of `run.py train parallax`.")
     parallax = Parallax(build(ParallaxConfig, meta["config"], "parallax"))
-    parallax.load_state_dict({name: as_stored(value).float() for name, value in tensors.items()})
+    parallax.load_state_dict({name: as_loaded(value) for name, value in tensors.items()})
     return parallax.eval()
 
 
 def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     """Take over weights; a parallax that knew no place gets used to one. UserError when the rest has other sizes."""
     old, new = begin.config, parallax.config
-    given = {"agree": new.agree, "period": new.period, "checkered": new.checkered, "levels": new.levels}
+    given = {name: getattr(new, name) for name in ("agree", "period", "checkered", "levels", "recall", "hidden")}
     if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
     taken, own = begin.state_dict(), parallax.state_dict()
+    same = (old.period, old.levels) == (new.period, new.levels)
+    if (old.hidden, begin.mapped) != (new.hidden, parallax.mapped):  # the ego-motion is told other things
+        taken = {name: tensor for name, tensor in taken.items() if not name.startswith("ego.")}
     for name, tensor in own.items():
-        if name not in taken or taken[name].shape != tensor.shape:
-            fresh = tensor if name.startswith("place.") else torch.zeros_like(tensor)
-            if name in taken:
-                fresh[:, : taken[name].shape[1]] = taken[name]  # what it is told of the place stands last
-            taken[name] = fresh
+        if name not in taken:
+            taken[name] = tensor
+        elif name.startswith("place.map.") and tensor.dim() == 1 and same:
+            continue  # however many blocks there are
+        elif taken[name].shape != tensor.shape:
+            grown = tensor if name.startswith("place.") else torch.zeros_like(tensor)
+            if not name.startswith("place."):
+                grown[:, : taken[name].shape[1]] = taken[name]  # what it is told of the place stands last
+            taken[name] = grown
     parallax.load_state_dict({name: taken[name] for name in own})

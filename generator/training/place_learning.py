@@ -28,11 +28,12 @@ SOUGHT = 64  # held-out pictures that are found in the place
 
 
 def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """`period`, `checkered` and `levels` of the settings, or those that the recorded world is known to have."""
+    """`period`, `checkered`, `levels` and `recall` of the settings, or what the recorded world is known to have."""
     endless = meta["world"] == "halls" and meta.get("size") == ENDLESS and not config.period
     period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
     levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
-    return {"period": period, "checkered": checkered, "levels": levels if period else 0}
+    sizes = {"period": period, "checkered": checkered, "levels": levels if period else 0}
+    return {**sizes, "recall": config.recall if sizes["levels"] else 0.0}
 
 
 def place_loss(run: ParallaxRun, place: Place, rng: np.random.Generator) -> float:

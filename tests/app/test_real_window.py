@@ -192,3 +192,42 @@ def test_a_player_starts_walks_looks_around_and_leaves(player: Player) -> None:
     player.press("Return")
     until(lambda: player.process.poll() is not None, "the end")
     assert player.process.returncode == 0, player.log.read_text()
+
+
+@pytest.mark.skipif(not os.environ.get("FARSTEP_MINUTES"), reason="FARSTEP_MINUTES says how long to play, 5 say")
+def test_minutes_of_play(player: Player) -> None:
+    """A visitor who does all that one can, over and over; the screens of each half minute are kept beside the log."""
+    display, rng = player.display, np.random.default_rng(0)
+    player.wait(lambda: display.ringed() > 300, "the menu")
+    player.wait(lambda: display.focused() == "Farstep", "the focus")
+    player.press("Return")
+    numbers = [player.picture(-1)]
+    for _ in range(2):
+        player.press("F3")  # all figures
+    begun, shots = time.monotonic(), 0
+    while (played := time.monotonic() - begun) < 60 * float(os.environ["FARSTEP_MINUTES"]):
+        key = str(rng.choice(["w", "w", "w", "s", "a", "d"]))
+        display.do("keydown", key)
+        for _ in range(int(rng.integers(4, 20))):
+            display.do("mousemove_relative", "--", str(int(rng.integers(-40, 41))), str(int(rng.integers(-4, 5))))
+            time.sleep(0.1)
+        display.do("keyup", key)
+        if rng.random() < 0.1:
+            display.do("keydown", "r")
+            time.sleep(1.0)
+            display.do("keyup", "r")
+        if rng.random() < 0.2:
+            player.press(str(rng.choice(["F2", "F4", "space", "h"])))
+        if rng.random() < 0.1:
+            player.press("Escape")
+            player.wait(lambda: display.ringed() > 300, "the pause menu")
+            player.press("Escape")
+            player.wait(lambda: display.ringed() < 50, "the picture without menus")
+        player.alive()
+        if played > 30 * shots:
+            Image.fromarray(display.shot()).save(player.log.with_name(f"screen-{shots:02d}.png"))
+            shots += 1
+    last = player.picture(max(player.kept()))
+    Image.fromarray(display.shot()).save(player.log.with_name("screen-last.png"))
+    print(f"{shots} screens and the last, of video frame {last}, in {player.log.parent}")
+    assert last > numbers[0]

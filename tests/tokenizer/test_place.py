@@ -11,19 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controls import camera
+from controls.action import ActionSpec
 from controls.errors import UserError
 from generator.checkpoint import save_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Dataset
 from generator.data.latents import LatentClips, encode_dataset, parallax_hash
 from generator.rollout import open_eye, rollout
-from generator.tokenizer.parallax import ParallaxConfig
+from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place import Place, place_channels
 from generator.tokenizer.reproject import Reprojector
 from generator.training import adaptation, decoder, parallax
 from generator.training.begin import with_place
 from generator.training.dit_run import corrupt_history
 from generator.training.helpers import step_generator
+from generator.training.parallax_files import begin_with
 
 PERIOD, EDGE = 512.0, 1.2  # the period of the tiny place
 number = st.floats(-2000, 2000, allow_nan=False, width=32)
@@ -66,6 +68,10 @@ def test_a_pose_goes_where_the_camera_goes(x, y, yaw, ticks):
     assert 0 <= made[0, 0] <= PERIOD and 0 <= made[0, 1] <= PERIOD and 0 <= made[0, 2] <= 360
     found = place.distances(made, torch.tensor(pose[[0, 1, 3]]).float()[None])
     assert found["place_half"] < 0.05 and found["heading_half"] < 0.05
+    path = place.path(torch.tensor([[x, y, yaw, 0.0]]), look, done)
+    assert path.shape == (1, len(ticks), 4)
+    found = place.distances(path[:, -1], made)
+    assert found["place_half"] < 0.05 and found["heading_half"] < 0.05 and float(path[0, -1, 3]) == 0.0
 
 
 def test_nobody_walks_off_the_ground_that_recorded_walks_know():
@@ -116,18 +122,20 @@ def test_a_place_keeps_its_precision_in_bf16(place):
         assert torch.equal(place.channels(pose, EDGE, 1.2, 4, 4), rough.channels(pose, EDGE, 1.2, 4, 4))
 
 
-def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_place, tiny_parallax):
+def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_parallax):
+    placed = Parallax(dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True)).requires_grad_(False)
+    begin_with(placed, tiny_parallax, "test")
     picture, actions = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 4, 10)
     seen, look = tiny_parallax.perceive(picture), torch.ones(2, 4, 2)
     moves, hidden = tiny_parallax.moves(seen, actions, tiny_parallax.no_pace(2))
-    again, pace = tiny_place.moves(seen, actions, tiny_place.stand(picture, EDGE), look)
+    again, pace = placed.moves(seen, actions, placed.stand(picture, EDGE), look)
     torch.testing.assert_close(again, moves)
-    torch.testing.assert_close(tiny_place.hidden(pace), hidden)
-    start = tiny_place.pose(tiny_place.stand(picture, EDGE))
+    torch.testing.assert_close(placed.hidden(pace), hidden)
+    start = placed.pose(placed.stand(picture, EDGE))
     start[:, 3] = torch.rad2deg(seen.horizon.atan())  # the pitch is seen
-    walked = tiny_place.place.advance(start, look, moves * tiny_place.config.unit)[0]
-    torch.testing.assert_close(tiny_place.pose(pace), walked, atol=1e-3, rtol=0)
-    assert parallax_hash(tiny_place) != parallax_hash(tiny_parallax)
+    walked = placed.place.advance(start, look, moves * placed.config.unit)[0]
+    torch.testing.assert_close(placed.pose(pace), walked, atol=1e-3, rtol=0)
+    assert parallax_hash(placed) != parallax_hash(tiny_parallax)
 
 
 def test_a_transformer_answers_as_before_when_it_gets_to_know_a_place(make_dit, make_inputs):
@@ -272,7 +280,6 @@ def test_latents_without_poses_are_refused(tiny_place, place_latents, tiny_vae):
 
 
 def test_a_folder_keeps_a_place(tiny_place, tiny_vae, make_dit, tmp_path):
-    from controls.action import ActionSpec
     from generator.checkpoint import WorldConfig, load_weights
 
     dit = make_dit(place_channels=tiny_place.place_channels)

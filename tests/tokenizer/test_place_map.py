@@ -1,11 +1,26 @@
 """A place's map: blocks stand where they were put, views turn as cameras do, pictures fuse into what they showed."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from generator.data.clips import Dataset
-from generator.tokenizer.place_map import BELOW, CELL, CHANNELS, UNIT, PlaceMap, distances
+from generator.tokenizer.place_map import (
+    BELOW,
+    CELL,
+    CHANNELS,
+    FAR,
+    FINEST,
+    KINDS,
+    TURNS,
+    UNIT,
+    PlaceMap,
+    Rays,
+    asked_at,
+    few,
+)
 from generator.training.place_map import Fusion, map_place
 
 PERIOD, EDGE, STRETCH = 512.0, 1.2, 1.2
@@ -14,11 +29,13 @@ AHEAD = torch.tensor([[100.0, 100.0, 0.0, 0.0]])  # looks east
 
 
 def put(place_map, x, y, up, colour):
-    """A block at a spot of the plan, `up` map units above the eye."""
-    number, within = place_map.blocks(*(torch.tensor([float(v)]) for v in (x, y, up)))
+    """A cube of CELL at a corner of the plan, its bottom `up` map units above the eye, among those that stand."""
+    part = torch.arange(0, CELL, FINEST) + 1
+    number, within = place_map.number(*torch.meshgrid(x + part, y + part, up + part, indexing="ij"))
     assert within.all()
-    place_map.solid.view(-1)[number] = 1.0
-    place_map.colour.view(-1, 3)[number] = colour
+    number = number.flatten()
+    where = torch.cat([place_map.where.long(), number])
+    place_map.fill(where, torch.cat([place_map.palette[place_map.what.long()], colour.expand(len(number), 3)]))
 
 
 @pytest.fixture
@@ -27,7 +44,7 @@ def tower():
     place_map = PlaceMap(PERIOD, 12)
     place_map.sky[:] = BLUE
     for level in range(7):
-        put(place_map, 230, 100, level * CELL - BELOW + 1, RED)
+        put(place_map, 224, 96, level * CELL - BELOW, RED)
     return place_map
 
 
@@ -71,23 +88,84 @@ def test_a_view_repeats_with_the_place(tower):
 
 def test_the_sky_depends_on_where_one_looks():
     place_map = PlaceMap(PERIOD, 2)
-    place_map.sky[:, :90] = RED  # azimuth from 0 to 180
+    place_map.sky[:, : TURNS // 2] = RED  # azimuth from 0 to 180
     for yaw, colour in ((90.0, 1.0), (270.0, 0.0)):
         assert (place_map.view(torch.tensor([[0, 0, yaw, 30.0]]), EDGE, STRETCH, 4, 4)[:, 0] == colour).all()
 
 
 def test_rays_are_asked_closely_enough_for_blocks():
-    far = distances(torch.device("cpu"))
-    steps = far.diff()
-    assert (steps[far[:-1] < 300] < CELL).all() and far[-1] >= 1600 and len(far) < 120
+    asked = asked_at(2 * EDGE / 128)
+    assert len(asked) == KINDS and all(len(part) for part in asked)
+    far = torch.cat(asked)
+    assert (far.diff() > 0).all() and FAR * 0.97 < far[-1] < FAR and len(far) < 260
+    for kind, part in enumerate(asked):
+        assert (part.diff() <= torch.clamp(0.021 * part[1:], min=FINEST * 2**kind)).all()
+    wide = 2 * EDGE / 128 * asked[1]
+    assert (wide * 1.5 >= 2 * FINEST).all(), "a coarser block is not much wider than the ray"
+
+
+def test_coarse_blocks_are_the_mean_of_fine_ones():
+    place_map = PlaceMap(PERIOD, 2)
+    part = torch.tensor([[0.0, 0, 0], [0, 0, 4], [100, 100, 0]]) + 1
+    where = place_map.number(*(part - torch.tensor([0, 0, BELOW])).unbind(1))[0]
+    place_map.fill(where, torch.stack([RED, BLUE, RED]))
+    assert [int((getattr(place_map, f"codes{kind}") > 0).sum()) for kind in range(KINDS)] == [3, 1, 0]
+    code = int(place_map.codes1[place_map.codes1 > 0])
+    assert code in (1, 2), "of two colours there are, one of the nearest to their mean"
+
+
+def test_a_map_comes_back_from_its_state(tower):
+    """However many blocks there are, and wherever they are put."""
+    other = PlaceMap(PERIOD, 12)
+    other.load_state_dict(tower.state_dict())
+    assert torch.equal(other.codes0, tower.codes0) and other.where.dtype == torch.int32
+    assert torch.equal(other.view(AHEAD, EDGE, STRETCH, 20, 32), tower.view(AHEAD, EDGE, STRETCH, 20, 32))
+    other.load_state_dict(PlaceMap(PERIOD, 12).state_dict())
+    assert not other.codes0.any()
+    state = tower.state_dict()
+    for wrong in ({"where": state["where"][1:]}, {"where": state["where"] + tower.blocks}, {"where": -state["where"]}):
+        with pytest.raises(RuntimeError, match="none of a map"):
+            other.load_state_dict({**state, **wrong})
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 2000])
+def test_few_colours_stand_for_many(count):
+    colour = torch.rand(count, 3, generator=torch.Generator().manual_seed(count)) * 2 - 1
+    chosen, which = few(colour, 64)
+    assert chosen.shape == (min(64, len(chosen)), 3) and which.shape == (count,)
+    if count:
+        apart = (chosen[which] - colour).abs().amax(1)
+        assert apart.mean() < (0.05 if count <= 40 else 0.3) and apart.max() < 0.8
+        assert torch.equal(chosen[which], few(colour, 64)[0][which]), "the same every time"
+
+
+def test_a_view_is_that_of_every_ray_by_itself(tower):
+    """Rows are looked along in bands, only as far as they stay within the map: that changes nothing."""
+    pose = torch.tensor([[100.0, 100.0, 20.0, 8.0], [60.0, 90.0, 340.0, -6.0]])
+    whole = tower.view(pose, EDGE, STRETCH, 40, 64)
+    rays, asked = Rays(pose, EDGE, STRETCH, 40, 64), asked_at(2 * EDGE / 64)
+    for camera, row, column in [(0, 0, 3), (0, 21, 30), (1, 13, 40), (1, 39, 60), (0, 17, 28), (1, 20, 33)]:
+        nearness = 0.0
+        for kind in reversed(range(KINDS)):
+            size, levels = FINEST * 2**kind, tower.heights // 2**kind
+            for far in reversed(asked[kind].tolist()):
+                x = float(pose[camera, 0] + rays.east[camera, 0, column] * far) % PERIOD
+                y = float(pose[camera, 1] + rays.north[camera, 0, column] * far) % PERIOD
+                level = math.floor((float(rays.up[camera, row, 0]) * far + BELOW) / size)
+                side = tower.cells // 2**kind
+                codes = getattr(tower, f"codes{kind}").view(side, side, levels + 2)
+                if 0 <= level < levels and codes[int(y / size), int(x / size), level + 1]:
+                    nearness = UNIT / far
+        assert float(whole[camera, 3, row, column]) == pytest.approx(nearness, rel=1e-5), (camera, row, column)
 
 
 def test_pictures_fuse_into_what_they_showed(tower):
     """From views of one map and their distances another one is made, which looks the same from elsewhere."""
-    floor = torch.arange(0, PERIOD, CELL)
-    for x in floor.tolist():
-        for y in floor.tolist():
-            put(tower, x + 1, y + 1, 1 - BELOW, torch.tensor([0.5, 0.5 * ((x + y) % 32 == 0), 0.0]))
+    floor = torch.arange(0, PERIOD, FINEST) + 1
+    x, y = (v.flatten() for v in torch.meshgrid(floor, floor, indexing="ij"))
+    colour = torch.stack([0.5 + 0 * x, 0.5 * ((x // CELL + y // CELL) % 2), 0 * x], dim=1)
+    where = torch.cat([tower.where.long(), tower.number(x, y, 1 - BELOW + 0 * x)[0]])
+    tower.fill(where, torch.cat([tower.palette[tower.what.long()], colour]))
     torch.manual_seed(0)
     made = PlaceMap(PERIOD, 12)
     fusion = Fusion(made, [[0.0, 0.0]])
@@ -110,7 +188,7 @@ def test_blocks_that_rays_went_through_are_not_kept(tower):
     fusion = Fusion(made, [[0.0, 0.0]])
     pose = AHEAD.expand(4, -1)
     near, far = (torch.full((4, 1, 20, 32), 1 / v) for v in (100.0, 400.0))
-    for nearness in (near, far, far, far, far):
+    for nearness in (near, *[far] * 24):
         fusion.add(torch.zeros(4, 3, 40, 64), pose, nearness, EDGE, STRETCH)
     fusion.finish()
     assert not (made.view(AHEAD, EDGE, STRETCH, 20, 32)[0, 3, 8:12] > UNIT / 200).any()
@@ -118,14 +196,25 @@ def test_blocks_that_rays_went_through_are_not_kept(tower):
 
 def test_a_map_is_made_of_recordings(tiny_place, data_set):
     with torch.inference_mode():
-        before = [buffer.clone() for buffer in tiny_place.place.map.buffers()]
+        before = {name: tensor.clone() for name, tensor in tiny_place.place.map.state_dict().items()}
     try:
         found = []
         for _ in range(2):
             map_place(tiny_place, Dataset.open(data_set), 12, np.random.default_rng(1))
-            found.append([buffer.clone() for buffer in tiny_place.place.map.buffers()])
-        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-        assert not torch.equal(found[0][0], before[0]) and not torch.equal(found[0][2], before[2])
+            found.append({name: tensor.clone() for name, tensor in tiny_place.place.map.state_dict().items()})
+        assert all(torch.equal(found[0][name], found[1][name]) for name in before)
+        assert len(found[0]["where"]) and not torch.equal(found[0]["sky"], before["sky"])
     finally:
-        for buffer, value in zip(tiny_place.place.map.buffers(), before, strict=True):
-            buffer.copy_(value)
+        tiny_place.place.map.load_state_dict(before)
+
+
+def test_clearance_is_how_far_a_body_gets(tower):
+    """The tower begins 34 units to the east; above the head and below a step nothing is in the way."""
+    plan, ways = torch.tensor([[190.0, 104.0], [490.0, 104.0]]), torch.tensor([[0.0, 90.0, 180.0, 5.0]]).expand(2, -1)
+    far = tower.clearance(plan, ways)
+    assert far.shape == (2, 4) and 30 <= far[0, 0] <= 38 and 30 <= far[0, 3] <= 38
+    assert torch.isinf(far[0, 1:3]).all() and torch.isinf(far[1]).all()
+    low = PlaceMap(PERIOD, 12)
+    put(low, 224, 96, -BELOW, RED)
+    put(low, 224, 96, 3 * CELL, RED)
+    assert torch.isinf(low.clearance(plan, ways)).all()

@@ -14,10 +14,14 @@ from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.data.collect import collect
 from generator.data.latents import LatentClips, encode_dataset, parallax_hash
+from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.training import adaptation, parallax
+from generator.training.ego_learning import ego_motion
 from generator.training.helpers import step_rng
 from generator.training.known_depth import know_depth
 from generator.training.parallax import ParallaxTraining, load_parallax, open_run, train
+from generator.training.place_map import map_place
+from generator.training.windows import to_video
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
@@ -82,7 +86,7 @@ def test_it_learns_depth_from_a_few_seconds_of_walking(taught):
 
 @torch.no_grad()
 def test_it_learns_how_far_keys_carry(taught):
-    made, true = parallax.ego_motion(taught, taught.data.select("train"))
+    made, true = ego_motion(taught, taught.data.select("train"))
     assert (made - true)[..., :2].norm(dim=-1).mean() < 0.7 * true[..., :2].norm(dim=-1).mean()
 
 
@@ -229,3 +233,24 @@ def test_known_pictures_are_drawn_with_their_depth(houses):
 def test_depth_of_other_worlds_is_not_known(data_set, tmp_path):
     with pytest.raises(UserError, match="halls only"):
         open_run(settings(data_set, known=4), tmp_path)
+
+
+def test_a_map_by_true_depth_looks_as_the_recordings_do(houses):
+    """What the engine drew, its poses and the rays of the map agree: a view beside it is less like the picture."""
+    data = Dataset.open(houses)
+    walked = np.concatenate([data.clip(index).pose[:, :2] for index in data.select("train")])
+    period = 64.0 * np.ceil(np.ptp(walked, axis=0).max() / 64) + 512
+    parallax = Parallax(ParallaxConfig(size=data.size, period=float(period), levels=10)).requires_grad_(False)
+    parallax.log_stretch.fill_(float(np.log(1.2)))
+    map_place(parallax, data, 60, np.random.default_rng(0), known=True)
+    edge, errors, others = float(np.tan(np.deg2rad(data.meta["hfov"]) / 2)), [], []
+    for index in data.select("train"):
+        clip = data.clip(index)
+        for frame in (0, 20, 40):
+            picture = to_video(clip.frames(frame, 1))
+            pose = torch.from_numpy(clip.pose[frame, [0, 1, 3, 4]]).float()[None]
+            for turn, found in ((0.0, errors), (12.0, others)):
+                view = parallax.place.map.view(pose + torch.tensor([0, 0, turn, 0]), edge, 1.2, 160, 256)[:, :3]
+                found.append(float((view - picture).square().mean()))
+    assert np.mean(errors) < 0.6 * np.mean(others), (np.mean(errors), np.mean(others))
+    assert 1000 < len(parallax.place.map.where) < parallax.place.map.blocks / 4

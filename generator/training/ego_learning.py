@@ -1,0 +1,54 @@
+"""What the ego-motion learns from: walks as it is told of them, and the moves that were made.
+
+Shape key: T ticks of a walk, P action fields, K keys.
+
+Does not know of depth, or how a place's map is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from controls.action import ActionSpec, encode_rows
+from controls.camera import relative_pose
+from generator.data.latents import PLAN
+
+if TYPE_CHECKING:
+    from generator.training.parallax import ParallaxRun
+
+
+def ego_motion(run: ParallaxRun, indices: list[int], mirrored: bool = False) -> tuple[Tensor, Tensor]:
+    """Predicted and recorded moves (clips, T, 3) in units, of as many whole latent frames as every clip has.
+
+    `mirrored` walks are what a mirror shows of them, where a map tells of walls: twice as many to learn from.
+    """
+    ticks, parallax = run.data.spec.ticks, run.parallax
+    stop = min(len(run.clip(i)) - 1 for i in indices) // ticks * ticks
+    inputs, near, true = [], [], []
+    for index in indices:
+        clip = run.clip(index)
+        pose = clip.pose[: stop + 1].astype(np.float64)
+        true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
+        inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
+        where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float().to(run.device)
+        told = parallax.told(run.hints_of(index)[: stop // ticks].to(run.device), where)
+        near.append(told.repeat_interleave(ticks, 0))
+    actions, told, moves = (torch.stack(parts).to(run.device) for parts in (inputs, near, true))
+    if mirrored and parallax.mapped:
+        actions, told, moves = in_a_mirror(actions, told, moves, run.data.spec)
+    made = parallax.ego(actions, told, actions.new_zeros(len(indices), parallax.config.hidden))[0]
+    return made, moves / parallax.config.unit
+
+
+def in_a_mirror(actions: Tensor, told: Tensor, moves: Tensor, spec: ActionSpec) -> tuple[Tensor, Tensor, Tensor]:
+    """Encoded actions (..., P), walls all around (..., told) and moves (..., 3) with left and right exchanged."""
+    keys = [{"left": "right", "right": "left"}.get(key, key) for key in spec.keys]
+    order = [*(spec.keys.index(key) for key in keys), len(keys), len(keys) + 1]
+    sign = actions.new_ones(actions.shape[-1])
+    sign[len(keys)] = -1  # the turn
+    around = [0, *range(told.shape[-1] - 1, 0, -1)]
+    return actions[..., order] * sign, told[..., around], moves * moves.new_tensor([1.0, -1.0, 1.0])

@@ -1,0 +1,97 @@
+"""What a place's map tells and shows: what lies ahead is taken from it, and how near walls are."""
+
+import copy
+import dataclasses
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from controls.action import ActionSpec, encode_rows
+from generator.data.latents import parallax_hash
+from generator.tokenizer.parallax import Parallax, Seen
+from generator.tokenizer.reproject import Reprojector, Views
+from generator.training.ego_learning import in_a_mirror
+from generator.training.parallax_files import begin_with
+
+PERIOD = 512.0  # of the tiny place
+
+
+def test_what_lies_ahead_is_taken_from_the_map_where_the_picture_does_not_show_it(tiny_vae, tiny_place):
+    """The map's own view stays as it is; what turns into view, and what the map contradicts, is the map's."""
+    turn, stretch = Reprojector(tiny_vae, 100.0, tiny_place), float(tiny_place.stretch)
+    pose = torch.tensor([[300.0, 77.0, 200.0, 4.0]])
+    true = tiny_place.place.map.view(pose, turn.edge, stretch, 64, 64)[:, :3].clamp(-1, 1)
+    right = torch.ones(1, 1, 1, 64, 64)
+    right[..., 32:] = 0.0
+    near = (true + 0.05 * torch.randn(true.shape)).clamp(-1, 1)
+    views = Views(torch.stack([true, near], dim=1), right)
+    told = turn.recalled(views, pose[:, None])
+    assert torch.equal(told.pictures[:, 0], true) and torch.equal(told.inside, right)
+    assert (told.pictures[0, 1, :, :, :32] - near[0, :, :, :32]).abs().mean() < 0.01, "what agrees is the picture's"
+    torch.testing.assert_close(told.pictures[0, 1, :, :, 32:], true[0, :, :, 32:])
+    wrong = replace(views, pictures=torch.stack([true, true + 1.2], dim=1))
+    assert (turn.recalled(wrong, pose[:, None]).pictures[0, 1] - true[0]).abs().mean() < 0.01
+
+
+def test_recalling_changes_what_lies_ahead_and_names_another_parallax(tiny_vae, tiny_place):
+    picture, look, actions = torch.rand(1, 3, 64, 64) * 2 - 1, torch.full((1, 4, 2), 9.0), torch.rand(1, 4, 10)
+    without = copy.deepcopy(tiny_place)
+    without.config = dataclasses.replace(without.config, recall=0.0)
+    turns = [Reprojector(tiny_vae, 100.0, parallax) for parallax in (tiny_place, without)]
+    (views, pace), (plain, same) = (turn.ahead(picture, look, actions, turn.stand(picture)) for turn in turns)
+    assert torch.equal(pace, same) and torch.equal(views.inside, plain.inside)
+    assert (views.pictures[:, 1:] - plain.pictures[:, 1:]).abs().mean() > 0.1
+    assert parallax_hash(tiny_place) != parallax_hash(without)
+    emptied = copy.deepcopy(tiny_place)
+    emptied.place.map.fill(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3))
+    assert parallax_hash(emptied) != parallax_hash(tiny_place), "latents made with another map are others"
+    blind = [copy.deepcopy(parallax) for parallax in (without, emptied)]
+    blind[1].config = without.config
+    assert parallax_hash(blind[0]) == parallax_hash(blind[1]), "a map that is only told does not make them"
+
+
+def test_a_view_that_is_recalled_does_not_tremble_with_what_pictures_seem_to_show(tiny_place):
+    """The pitch is read from the first picture and then added up: read again and again it shook the map's view."""
+    pace = tiny_place.paced(tiny_place.hidden(tiny_place.no_pace(1)), torch.tensor([[300.0, 77.0, 200.0, 4.0]]))
+    seen, look = Seen(torch.rand(1, 1, 16, 16), torch.tensor([0.4])), torch.ones(1, 4, 2)
+    moves, after = tiny_place.moves(seen, torch.zeros(1, 4, 10), pace, look)
+    path = tiny_place.path(seen, look, moves, pace)
+    assert tiny_place.pose(after)[0, 3] == 8.0 and path[0, :, 3].tolist() == [5.0, 6.0, 7.0, 8.0]
+    torch.testing.assert_close(torch.rad2deg(tiny_place.steady(seen, pace).horizon.atan()), torch.tensor([4.0]))
+    told = copy.deepcopy(tiny_place)
+    told.config = dataclasses.replace(told.config, recall=0.0)
+    assert told.steady(seen, pace) is seen
+    assert told.pose(told.moves(seen, torch.zeros(1, 4, 10), pace, look)[1])[0, 3] == pytest.approx(25.8, abs=0.1)
+
+
+def test_a_map_tells_the_ego_motion_of_walls(tiny_place, tiny_parallax):
+    """All around, from straight ahead to the right: turning turns it. Only what is told counts, not the picture."""
+    place, pose = tiny_place.place, torch.tensor([[300.0, 77.0, 200.0, 4.0], [41.0, 470.0, 20.0, -3.0]])
+    told = place.known(pose)
+    assert told.shape == (2, place.features) and told.min() >= 0 and told.max() > 0.05 and told.max() < 1
+    turned = place.known(pose + torch.tensor([0, 0, 45.0, 0]))
+    torch.testing.assert_close(turned, told.roll(-3, dims=1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(place.known(pose + torch.tensor([PERIOD, 0, 0, 0])), told)
+    seen = [Seen(torch.rand(2, 1, 16, 16), torch.zeros(2)) for _ in range(2)]
+    pace = tiny_place.paced(tiny_place.hidden(tiny_place.no_pace(2)), pose)
+    moves = [tiny_place.moves(one, torch.ones(2, 4, 10), pace, torch.zeros(2, 4, 2))[0] for one in seen]
+    assert torch.equal(moves[0], moves[1]) and moves[0].abs().max() > 0
+    other = Parallax(dataclasses.replace(tiny_place.config, hidden=12))
+    begin_with(other, tiny_parallax, "test")
+    assert other.ego.out.weight.shape == (3, 12), "an ego-motion that is told other things begins anew"
+
+
+def test_walks_in_a_mirror(tiny_place):
+    """Who stands on the other side of the mirror and does all the other way around moves the other way around."""
+    spec = ActionSpec()
+    actions = torch.from_numpy(encode_rows(np.eye(8, dtype=np.uint8)[:6], np.full((6, 2), 4.0, np.float32), spec))
+    told, moves = torch.rand(6, 24), torch.rand(6, 3)
+    twice = in_a_mirror(*in_a_mirror(actions, told, moves, spec), spec)
+    assert all(torch.equal(a, b) for a, b in zip(twice, (actions, told, moves), strict=True))
+    mirrored, around, made = in_a_mirror(actions, told, moves, spec)
+    left, right = spec.keys.index("left"), spec.keys.index("right")
+    assert torch.equal(mirrored[:, left], actions[:, right]) and torch.equal(mirrored[:, 8], -actions[:, 8])
+    assert torch.equal(mirrored[:, 9], actions[:, 9]) and torch.equal(made[:, 1], -moves[:, 1])
+    assert torch.equal(around[:, 0], told[:, 0]) and torch.equal(around[:, 1], told[:, 23])
