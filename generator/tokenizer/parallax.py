@@ -184,25 +184,21 @@ class Parallax(nn.Module):
         """Whether what lies ahead is also taken from the place's map."""
         return self.mapped and self.config.recall > 0
 
-    def told(self, hints: Tensor, pose: Tensor | None) -> Tensor:
+    def told(self, hints: Tensor | None, pose: Tensor | None) -> Tensor:
         """What the ego-motion is told (n, told) of a picture's hints (n, HINTS) at a pose (n, 3 or 4) in a place.
 
-        A map knows what is near all around, and better than the picture.
+        A map knows what is near all around, and better than the picture: it needs no hints.
         """
-        if self.place is None or pose is None:
-            return hints
-        known = self.place.known(pose).to(hints)
-        return known if self.mapped else torch.cat([hints, known], dim=1)
+        known = [] if self.place is None or pose is None else [self.place.known(pose)]
+        if self.mapped:
+            return known[0]
+        assert hints is not None, "only a map knows what is near without the picture"
+        return torch.cat([hints, *(part.to(hints) for part in known)], dim=1)
 
-    def path(self, seen: Seen, look: Tensor, moves: Tensor, pace: Tensor) -> Tensor:
-        """The pose (B, ticks, 4) after each tick of look (B, ticks, 2) in degrees and moves (B, ticks, 3) in units."""
-        pose = self.pose(pace)
-        assert self.place is not None and pose is not None, "only a place has poses"
-        return self.place.path(self._level(pose, seen), look, moves * self.config.unit)
-
-    def steady(self, seen: Seen, pace: Tensor) -> Seen:
-        """What was seen, with the horizon where the pose has it if a map is shown: read from pictures it trembles."""
-        pose = self.pose(pace)
+    def steady(self, seen: Seen, pose: Tensor | None) -> Seen:
+        """What was seen, with the horizon where the pose (B, 4) has it if a map is shown: read from pictures it
+        trembles.
+        """
         if pose is None or not self.recalls:
             return seen
         return Seen(seen.nearness, torch.deg2rad(pose[:, 3]).tan().to(seen.horizon))
@@ -219,7 +215,7 @@ class Parallax(nn.Module):
         A place wants the look (B, ticks, 2) in degrees as well.
         """
         pose = self.pose(pace)
-        told = self.told(seen.hints, pose)[:, None].expand(-1, actions.shape[1], -1)
+        told = self.told(None if self.mapped else seen.hints, pose)[:, None].expand(-1, actions.shape[1], -1)
         if pose is not None:
             pace = self.hidden(pace).to(self.log_stretch)
         moves, pace = self.ego(actions.to(pace), told.to(pace), pace)

@@ -65,12 +65,13 @@ class Reprojector(nn.Module):
         """
         if self.parallax is None:
             return self.moved(picture, look), pace
-        seen = self.parallax.steady((perceive or self.parallax.perceive)(picture), pace)
+        pose = self.parallax.pose(pace)
+        seen = self.parallax.steady((perceive or self.parallax.perceive)(picture), pose)
         look = look.to(pace.device)
         moves, after = self.parallax.moves(seen, actions.to(pace.device), pace, look)
         views = self.moved(picture, look, moves, seen)
-        if self.parallax.recalls:
-            views = self.recalled(views, self.parallax.path(seen, look, moves, pace))
+        if self.parallax.recalls and self.parallax.place is not None and pose is not None:
+            views = self.recalled(views, self.parallax.place.path(pose, look, moves * self.parallax.config.unit))
         return replace(views, pose=self.parallax.pose(after)), after
 
     def no_pace(self, batch: int) -> Tensor:

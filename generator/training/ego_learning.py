@@ -35,7 +35,8 @@ def ego_motion(run: ParallaxRun, indices: list[int], mirrored: bool = False) -> 
         true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
         inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
         where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float().to(run.device)
-        told = parallax.told(run.hints_of(index)[: stop // ticks].to(run.device), where)
+        hints = None if parallax.mapped else run.hints_of(index)[: stop // ticks].to(run.device)
+        told = parallax.told(hints, where)
         near.append(told.repeat_interleave(ticks, 0))
     actions, told, moves = (torch.stack(parts).to(run.device) for parts in (inputs, near, true))
     if mirrored and parallax.mapped:

@@ -110,17 +110,20 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor,
     And the last of the views that it was encoded from: pictures (B, F, 2, 3, Y, X), the first one being given.
     """
     flat, look = pictures.flatten(0, 1), batch.look.flatten(0, 1)
-    moves = path = None
+    moves = pose = path = None
     if turn.parallax is not None:
         assert batch.moves is not None, "latents with a parallax hold the recorded moves"
         moves = batch.moves.flatten(0, 1) / turn.parallax.config.unit
         if turn.parallax.recalls and turn.parallax.place is not None:
             assert batch.pose is not None, "latents of a place hold the recorded poses"
-            path = turn.parallax.place.path(batch.pose[:, :-1].flatten(0, 1), look, batch.moves.flatten(0, 1))
+            pose = batch.pose[:, :-1].flatten(0, 1)
+            path = turn.parallax.place.path(pose, look, batch.moves.flatten(0, 1))
     ahead, last, inside = [], [], []
     for k in range(0, len(flat), AT_ONCE):
         part = slice(k, k + AT_ONCE)
         seen = turn.parallax.perceive(flat[part]) if turn.parallax else None
+        if turn.parallax is not None and seen is not None and pose is not None:
+            seen = turn.parallax.steady(seen, pose[part])
         views = turn.moved(flat[part], look[part], None if moves is None else moves[part], seen)
         if path is not None:
             views = turn.recalled(views, path[part])

@@ -143,15 +143,21 @@ class ParallaxRun:
             self.held[index] = self.data.clip(index)
         return self.held[index]
 
+    def pictures_of(self, index: int) -> np.ndarray:
+        """The picture (F, Y, X, 3) that each latent frame of a clip begins from; kept where a place is learned."""
+        if index in self.small:
+            return self.small[index]
+        clip = self.clip(index)
+        pictures = np.concatenate([clip.frames(k, 1) for k in range(0, len(clip) - 1, self.data.spec.ticks)])
+        if self.parallax.place is not None:
+            self.small[index] = pictures
+        return pictures
+
     @torch.no_grad()
     def hints_of(self, index: int) -> Tensor:
         """What a clip's pictures hint at before each latent frame (F, hints); made once, as the depth is frozen."""
         if index not in self.hints:
-            clip, ticks = self.clip(index), self.data.spec.ticks
-            pictures = np.concatenate([clip.frames(k, 1) for k in range(0, len(clip) - 1, ticks)])
-            self.hints[index] = self.parallax.perceive(to_video(pictures).to(self.device)).hints.cpu()
-            if self.parallax.place is not None:
-                self.small[index] = pictures
+            self.hints[index] = self.parallax.perceive(to_video(self.pictures_of(index)).to(self.device)).hints.cpu()
         return self.hints[index]
 
 

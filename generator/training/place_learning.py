@@ -59,8 +59,8 @@ def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -
     pictures, poses = [], []
     for _ in range(count):
         index = clips[int(rng.integers(len(clips)))]
-        clip, hints = run.clip(index), run.hints_of(index)
-        frame = int(rng.integers(len(hints)))
-        pictures.append(run.small[index][frame])
+        clip, shown = run.clip(index), run.pictures_of(index)
+        frame = int(rng.integers(len(shown)))
+        pictures.append(shown[frame])
         poses.append(clip.pose[frame * ticks, PLAN])
     return to_video(np.stack(pictures)).to(run.device), torch.from_numpy(np.stack(poses)).float().to(run.device)

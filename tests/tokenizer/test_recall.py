@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from controls.action import ActionSpec, encode_rows
-from generator.data.latents import parallax_hash
+from generator.data.latents import Batch, parallax_hash
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.reproject import Reprojector, Views
 from generator.training.ego_learning import in_a_mirror
+from generator.training.histories import foreseen
 from generator.training.parallax_files import begin_with
 
 PERIOD = 512.0  # of the tiny place
@@ -57,12 +58,13 @@ def test_a_view_that_is_recalled_does_not_tremble_with_what_pictures_seem_to_sho
     pace = tiny_place.paced(tiny_place.hidden(tiny_place.no_pace(1)), torch.tensor([[300.0, 77.0, 200.0, 4.0]]))
     seen, look = Seen(torch.rand(1, 1, 16, 16), torch.tensor([0.4])), torch.ones(1, 4, 2)
     moves, after = tiny_place.moves(seen, torch.zeros(1, 4, 10), pace, look)
-    path = tiny_place.path(seen, look, moves, pace)
+    path = tiny_place.place.path(tiny_place.pose(pace), look, moves * tiny_place.config.unit)
     assert tiny_place.pose(after)[0, 3] == 8.0 and path[0, :, 3].tolist() == [5.0, 6.0, 7.0, 8.0]
-    torch.testing.assert_close(torch.rad2deg(tiny_place.steady(seen, pace).horizon.atan()), torch.tensor([4.0]))
+    still = tiny_place.steady(seen, tiny_place.pose(pace))
+    torch.testing.assert_close(torch.rad2deg(still.horizon.atan()), torch.tensor([4.0]))
     told = copy.deepcopy(tiny_place)
     told.config = dataclasses.replace(told.config, recall=0.0)
-    assert told.steady(seen, pace) is seen
+    assert told.steady(seen, told.pose(pace)) is seen
     assert told.pose(told.moves(seen, torch.zeros(1, 4, 10), pace, look)[1])[0, 3] == pytest.approx(25.8, abs=0.1)
 
 
@@ -95,3 +97,16 @@ def test_walks_in_a_mirror(tiny_place):
     assert torch.equal(mirrored[:, left], actions[:, right]) and torch.equal(mirrored[:, 8], -actions[:, 8])
     assert torch.equal(mirrored[:, 9], actions[:, 9]) and torch.equal(made[:, 1], -moves[:, 1])
     assert torch.equal(around[:, 0], told[:, 0]) and torch.equal(around[:, 1], told[:, 23])
+
+
+def test_own_histories_keep_the_horizon_as_play_does(tiny_vae, tiny_place, monkeypatch):
+    """What lies ahead in a place that is recalled does not depend on the horizon read from a picture, as in play."""
+    turn, views = Reprojector(tiny_vae, 100.0, tiny_place), []
+    pose = torch.tensor([[[300.0, 77.0, 200.0, 4.0], [300.0, 77.0, 200.0, 4.0]]])
+    kept, empty = torch.rand(1, 1, 3, 64, 64) * 2 - 1, torch.zeros(1, 1, 4)
+    batch = Batch(empty, empty, empty, empty, torch.ones(1, 1, 4, 2), moves=torch.ones(1, 1, 4, 3), pose=pose)
+    for horizon in (0.1, -0.3):
+        seen = Seen(torch.full((1, 1, 16, 16), 0.2), torch.tensor([horizon]))
+        monkeypatch.setattr(tiny_place, "perceive", lambda pictures, seen=seen: seen)
+        views.append(foreseen(turn, kept, batch)[1].pictures)
+    assert torch.equal(*views)
