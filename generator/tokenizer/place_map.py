@@ -106,9 +106,8 @@ class PlaceMap(nn.Module):
                 number, colour = coarser(number, colour, 2 * side, 2 * levels)
                 alike = [torch.cdist(part, palette[1:]).argmin(1) + 1 for part in colour.split(AT_ONCE)]
                 what = torch.cat(alike).to(torch.uint8)
-            # an empty level below and above, for rays that have left the map
             code = torch.zeros(side**2 * (levels + 2), dtype=torch.uint8, device=number.device)
-            code[number + 2 * (number // levels) + 1] = what
+            code[padded(number, levels)] = what
             setattr(self, f"codes{kind}", code)
 
     def sky_cells(self, azimuth: Tensor, up: Tensor) -> Tensor:
@@ -139,14 +138,10 @@ class PlaceMap(nn.Module):
         x, y = plan[:, 0, None, None].float() + way.cos() * far, plan[:, 1, None, None].float() - way.sin() * far
         up = torch.tensor(BODY, device=plan.device).expand(*x.shape, -1)
         number, _ = self.number(*(v[..., None].expand_as(up) for v in (x, y)), up)
-        solid = (self._fine(number) > 0).any(-1)
+        codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
+        solid = (codes[padded(number, self.heights)] > 0).any(-1)
         first = far[solid.to(torch.uint8).argmax(-1)]
         return torch.where(solid.any(-1), first, math.inf)
-
-    def _fine(self, number: Tensor) -> Tensor:
-        """The codes of the finest blocks of these numbers."""
-        codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
-        return codes[number + 2 * (number // self.heights) + 1]
 
     def _plan(self, rays: Rays, kind: int, far: Tensor) -> Tensor:
         """Where the columns of blocks of a kind begin that rays (n, 1, w) are over at distances (D,): (n, 1, w, D)."""
@@ -216,6 +211,13 @@ class Rays:
         """Start (n, 1, 1, 1) and step (n, 1, w) per unit of heading, of x and y."""
         x, y = self.pose[:, :2, None, None, None].unbind(1)
         return [(x, self.east), (y, self.north)]
+
+
+def padded(number: Tensor, levels: int) -> Tensor:
+    """Where blocks of these numbers stand among dense codes, whose columns have an empty level below and above their
+    `levels`, for rays that have left the map.
+    """
+    return number + 2 * (number // levels) + 1
 
 
 def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Tensor, Tensor]:

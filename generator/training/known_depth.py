@@ -45,10 +45,13 @@ class KnownDepth:
 
 
 class TrueDepth:
-    """How near everything is in pictures of *Halls*, from its maps; UserError for other worlds, once it is asked."""
+    """How near everything is in pictures of *Halls*, from its maps; UserError for other worlds, once it is asked.
 
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
+    `without` is the setting that does without it.
+    """
+
+    def __init__(self, data: Dataset, without: str = "known=0") -> None:
+        self.data, self.without = data, without
         self._maps: dict[str, Canvas] = {}
 
     def __call__(self, index: int, pose: npt.NDArray[np.float32], rays: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -56,12 +59,14 @@ class TrueDepth:
         entry, meta = self.data.entry(index), self.data.meta
         if meta["world"] != "halls":
             raise UserError(
-                f"True depth is known in clips of halls only, not of {meta['world']!r}; give --set known=0."
+                f"True depth is known in clips of halls only, not of {meta['world']!r}; give --set {self.without}."
             )
         if entry["map"] not in self._maps:
             canvas, _, info = draw_map(meta["seed"], int(entry["map"][3:]) - 1, meta.get("size", "grand"))
             if info.seed != entry["map_seed"]:
-                raise UserError(f"The map {entry['map']} is drawn otherwise by now; collect again, or --set known=0.")
+                raise UserError(
+                    f"The map {entry['map']} is drawn otherwise by now; collect again, or --set {self.without}."
+                )
             self._maps[entry["map"]] = canvas
         return nearness(self._maps[entry["map"]], pose, meta["hfov"], self.data.size, rays)
 
