@@ -76,39 +76,20 @@ def play(args: argparse.Namespace) -> int:
 
 # --- worlds, collect ------------------------------------------------------------------------------------------------
 def fill_worlds(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "what", choices=["halls", "scene"], help="build the Halls maps, or cut a scene out of a data set"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--maps", type=int, default=24, help="how many maps (halls)")
-    parser.add_argument("--size", choices=["grand", "small", "endless"], default="grand", help="of each map (halls)")
-    parser.add_argument("--out", type=Path, required=True, help="the PK3 file, or the folder of scenes")
-    parser.add_argument("--data", type=Path, help="data set to cut the scene from (scene)")
-    parser.add_argument("--clip", type=int, default=0)
-    parser.add_argument("--frame", type=int, default=0)
-    parser.add_argument("--name", default="", help="folder name of the scene")
-    parser.add_argument("--title", default="")
-    parser.add_argument("--caption", default="")
+    from generator.data.making import add_arguments
+
+    add_arguments(parser)
 
 
 def worlds(args: argparse.Namespace) -> int:
-    if args.what == "halls":
-        from generator.data.halls.pk3 import build
+    from generator.data.making import make, recorded
 
-        if not 1 <= args.maps <= 99:
-            raise UserError(f"--maps {args.maps} is not between 1 and 99; choose how many maps to build.")
-        infos = build(args.seed, args.maps, args.out, size=args.size)
-        print(f"{args.out}: {len(infos)} maps, themes {', '.join(sorted({info.theme for info in infos}))}")
+    if args.what != "range":
+        print(make(args))
         return 0
-    from generator.data.clips import Dataset
-    from generator.data.scenes import export_scene
+    from app.drift import range_of_many, save_range
 
-    if args.data is None or not args.name:
-        raise UserError("A scene needs --data DIR and --name NAME; add them.")
-    folder = export_scene(
-        Dataset.open(args.data), args.clip, args.frame, args.name, args.title or args.name, args.caption, args.out
-    )
-    print(folder)
+    print(save_range(range_of_many(recorded(args.data, args.out)), args.out))
     return 0
 
 
@@ -383,7 +364,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Command]] = {
     "play": ("walk through a world, in a window or headless", fill_play, play),
-    "worlds": ("build the Halls maps, or cut a scene out of recorded clips", fill_worlds, worlds),
+    "worlds": ("build the Halls maps; of recorded clips a scene, or what pictures are like", fill_worlds, worlds),
     "collect": ("record clips of a world with the explorer", fill_collect, collect),
     "train": ("train a stage, or all of them", fill_train, train),
     "learn-times": ("learn the teacher's time steps for a number of network calls", fill_learn_times, learn_times),

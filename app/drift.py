@@ -3,8 +3,9 @@
 `saturation` is the mean difference of a pixel's largest and smallest colour (0 to 1), `sharpness` the mean absolute
 Laplacian of the luminance (0 to 4), `entropy` that of the luminance's histogram in bits (0 to 6), all of a picture
 thinned out to about 128 pixels across. What is usual for each is a range: from the file `picture-range.yaml` in the
-weights folder where there is one, else from the first frames of the scenes, which are pictures of the training data.
-A handful of pictures knows little, so that range is widened by `SLACK`; what the tokenizer alone softens is allowed.
+weights folder where there is one (`run.py worlds range` writes it from recorded pictures), else from the first frames
+of the scenes, which are pictures of the training data. A handful of pictures knows little, so that range is widened by
+`SLACK`; what the tokenizer alone softens is allowed.
 
 The nearest scene, for going back to something known, is the one whose small picture differs least.
 
@@ -20,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from app.ticks import Pixels
+from controls.errors import UserError
+from controls.files import write_atomic
 from controls.strict_yaml import load_file
 
 FILE = "picture-range.yaml"
@@ -32,6 +35,7 @@ TOO = {  # what a player reads: below the range, above it
 ACROSS = 128  # pixels of the thinned picture
 BINS = 64
 SLACK = 0.25  # of the width of a range that was read from a few pictures, on both sides
+RARE, MARGIN = 0.005, 0.1  # of many pictures: the share left out on either side, and what their range is widened by
 SOFTENED = 0.5  # of the lowest sharpness: what is left of it in a picture that a tokenizer has decoded
 AWAY, BACK = 12, 6  # latent frames outside until it counts, and inside until it is over
 LAYOUT = (8, 5)  # the small picture, X x Y
@@ -58,14 +62,32 @@ def statistics(picture: Pixels) -> Stats:
 
 def range_of(pictures: Iterable[Pixels]) -> Range:
     """What is usual for pictures uint8 (Y, X, 3) such as these, widened; no range at all without any."""
-    found = [statistics(picture) for picture in pictures]
+    return _range([statistics(picture) for picture in pictures], 0.0, SLACK)
+
+
+def range_of_many(pictures: Iterable[Pixels]) -> Range:
+    """What is usual for many recorded pictures uint8 (Y, X, 3), the rarest left out; no range at all without any."""
+    return _range([statistics(picture) for picture in pictures], RARE, MARGIN)
+
+
+def _range(found: Sequence[Stats], rare: float, slack: float) -> Range:
     ranges: dict[str, tuple[float, float]] = {}
     for name in NAMES if found else ():
-        values = [stats[name] for stats in found]
-        low, high = min(values), max(values)
-        room = SLACK * max(high - low, 0.5 * high)
+        low, high = (float(edge) for edge in np.quantile([stats[name] for stats in found], [rare, 1 - rare]))
+        room = slack * max(high - low, 0.5 * high)
         ranges[name] = (max(0.0, (low * SOFTENED if name == "sharpness" else low) - room), high + room)
     return ranges
+
+
+def save_range(usual: Range, folder: Path) -> Path:
+    """Write what is usual into a weights folder, where `load_range` finds it; returns the file. UserError without a
+    range or a place for it.
+    """
+    if not usual:
+        raise UserError("There are no recorded pictures to take a range from; give --data DIR with training clips.")
+    lines = [f"{name}: [{low:.4f}, {high:.4f}]" for name, (low, high) in usual.items()]
+    write_atomic(folder / FILE, "\n".join(["# What pictures of this world are like: see app/drift.py.", *lines, ""]))
+    return folder / FILE
 
 
 def load_range(folder: Path) -> Range | None:

@@ -72,6 +72,8 @@ MISTAKES = {
                         "--set", "btach=3"],
     "maps": ["worlds", "halls", "--maps", "0", "--out", "TMP"],
     "scene of nothing": ["worlds", "scene", "--out", "TMP"],
+    "range of nothing": ["worlds", "range", "--out", "WORLD"],
+    "range for nothing": ["worlds", "range", "--data", "DATA", "--out", "TMP"],
     "scene of no data": ["worlds", "scene", "--out", "TMP", "--name", "x", "--data", "nowhere"],
     "no recorded frames": ["collect", "--out", "TMP", "--frames", "0"],
     "evaluate": ["evaluate", "--weights", "nowhere", "--data", "DATA"],

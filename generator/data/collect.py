@@ -47,6 +47,7 @@ from generator.data.engine import (
 from generator.data.explorer import Explorer, wrap
 from generator.data.navigation import WalkGrid
 from generator.data.sources import MapSource, open_maps
+from generator.data.workers import on_workers
 
 FPS = 24
 CLIP_FRAMES = 241
@@ -234,11 +235,7 @@ def _results(maps: list[MapSource], seed: int, jobs: list[Job], workers: int) ->
         finally:
             recorder.close()
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, len(jobs)), _begin, (maps, seed)) as pool:
-        yield from pool.imap_unordered(_work, jobs)
-        pool.close()
-        pool.join()
+    yield from on_workers(_work, jobs, min(workers, len(jobs)), _begin, (maps, seed))
 
 
 def _stored(jobs: list[Job]) -> dict[int, int]:

@@ -37,7 +37,7 @@ from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.tokenizer.vae import VideoVAE
 
-PLAN = [0, 1, 3, 4]  # x, y, yaw and pitch of a recorded pose
+PLAN = [0, 1, 3, 4, 2]  # x, y, yaw, pitch and height of a recorded pose
 REPROJECTED_AT_ONCE = 6  # latent frames; bounds memory
 ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
 
@@ -47,8 +47,8 @@ class Batch:
     """A batch: first (B, C, H, W), target (B, F, C, H, W), actions (B, F, ticks, P), rays (B, F, R, H, W),
     look (B, F, ticks, 2) in degrees, and for models that recycle a reprojection ahead (B, F, C, H, W), and the
     pace (B, Z) before the first of them; moves (B, F, ticks, 3) are the recorded ones in map units, and pose
-    (B, 1 + F, 4) is x, y, yaw and pitch at the picture before each frame and at the last. `places` says which (clip
-    of the split, latent frame) each of the batch begins at.
+    (B, 1 + F, 5) is x, y, yaw, pitch and height at the picture before each frame and at the last. `places` says which
+    (clip of the split, latent frame) each of the batch begins at.
     """
 
     first: Tensor
@@ -121,7 +121,7 @@ def reprojected(
     its true pictures.
 
     Latents (1 + F, C, H, W) are decoded, moved by look (F, ticks, 2) and encoded actions (F, ticks, P), encoded. With
-    pose (1 + F, 4) each pace has the recorded one.
+    pose (1 + F, 5) each pace has the recorded one.
     """
     vae, made, paces, pace = turn.vae, [], [], turn.no_pace(1)
     with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):

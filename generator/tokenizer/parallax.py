@@ -23,6 +23,8 @@ from generator.tokenizer.place import POSE, Place, place_channels
 
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
 HINTS = HINT_ROWS * HINT_COLUMNS + 1  # and the horizon
+FAMILIAR, FOREIGN = 0.16, 0.28  # levels between a picture of the place and its map's view, and another picture
+FADING = 0.9  # of what is strange, per latent frame
 STILL = 0.006  # units per tick; a smaller predicted move is none, so that a standing camera stands
 
 
@@ -120,7 +122,7 @@ class Parallax(nn.Module):
     """Depth and ego-motion together, and the stretch: how much taller than wide the engine draws things.
 
     What a walk remembers between latent frames is its pace (B, Z): the ego-motion's hidden state, and behind it, where
-    the world is one place, the pose (place.py).
+    the world is one place, how strange to it the first picture was, 1 to 0, which fades, and the pose (place.py).
     """
 
     def __init__(self, config: ParallaxConfig) -> None:
@@ -150,7 +152,7 @@ class Parallax(nn.Module):
         """The pace of one who has stood for long: (B, Z), at the plan's origin where there is one."""
         if self.place is None:
             return self.log_stretch.new_zeros(batch, self.config.hidden)
-        return torch.zeros(batch, self.config.hidden + POSE, device=self.log_stretch.device)  # float32, as places need
+        return torch.zeros(batch, self.config.hidden + 1 + POSE, device=self.log_stretch.device)  # float32 always
 
     def stand(self, picture: Tensor, edge: float) -> Tensor:
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) in [-1, 1], which end at slope
@@ -159,19 +161,26 @@ class Parallax(nn.Module):
         if self.place is None:
             return self.no_pace(len(picture))
         pitch = torch.rad2deg(self.perceive(picture.to(self.log_stretch)).horizon.float().atan())
-        pose = self.place.find(picture, pitch, edge, float(self.stretch.detach()))
-        return self.paced(self.hidden(self.no_pace(len(picture))), pose)
+        stretch = float(self.stretch.detach())
+        pose = self.place.find(picture, pitch, edge, stretch)
+        strange = (self.place.unlike(picture, pose, edge, stretch) - FAMILIAR) / (FOREIGN - FAMILIAR)
+        return self.paced(self.hidden(self.no_pace(len(picture))), pose, strange.clamp(0, 1))
 
-    def paced(self, hidden: Tensor, pose: Tensor) -> Tensor:
-        """A pace (B, Z) from its parts; float32, as places need."""
-        return torch.cat([hidden.float(), pose.to(hidden.device).float()], dim=-1)
+    def paced(self, hidden: Tensor, pose: Tensor, strange: Tensor | None = None) -> Tensor:
+        """A pace (B, Z) from its parts, `strange` (B,) or nothing of it; float32, as places need."""
+        strange = hidden.new_zeros(len(hidden)) if strange is None else strange
+        return torch.cat([hidden.float(), strange[:, None].to(hidden).float(), pose.to(hidden.device).float()], dim=-1)
+
+    def strange(self, pace: Tensor) -> Tensor:
+        """How strange (B,) to a place the picture still is that a walk at this pace began from."""
+        return pace[:, -POSE - 1].float()
 
     def hidden(self, pace: Tensor) -> Tensor:
         """What the ego-motion remembers of a pace (B, Z)."""
         return pace[:, : self.config.hidden]
 
     def pose(self, pace: Tensor) -> Tensor | None:
-        """The pose (B, 4) in a pace, where the world is one place."""
+        """The pose (B, 5) in a pace, where the world is one place."""
         return pace[:, -POSE:].float() if self.place else None
 
     @property
@@ -185,7 +194,7 @@ class Parallax(nn.Module):
         return self.mapped and self.config.recall > 0
 
     def told(self, hints: Tensor | None, pose: Tensor | None) -> Tensor:
-        """What the ego-motion is told (n, told) of a picture's hints (n, HINTS) at a pose (n, 3 or 4) in a place.
+        """What the ego-motion is told (n, told) of a picture's hints (n, HINTS) at a pose (n, 3 or more) in a place.
 
         A map knows what is near all around, and better than the picture: it needs no hints.
         """
@@ -196,7 +205,7 @@ class Parallax(nn.Module):
         return torch.cat([hints, *(part.to(hints) for part in known)], dim=1)
 
     def steady(self, seen: Seen, pose: Tensor | None) -> Seen:
-        """What was seen, with the horizon where the pose (B, 4) has it if a map is shown: read from pictures it
+        """What was seen, with the horizon where the pose (B, 5) has it if a map is shown: read from pictures it
         trembles.
         """
         if pose is None or not self.recalls:
@@ -204,17 +213,18 @@ class Parallax(nn.Module):
         return Seen(seen.nearness, torch.deg2rad(pose[:, 3]).tan().to(seen.horizon))
 
     def _level(self, pose: Tensor, seen: Seen) -> Tensor:
-        """The pose (B, 4) with the pitch that the picture shows, unless it is kept."""
+        """The pose (B, 5) with the pitch that the picture shows, unless it is kept."""
         if self.recalls:
             return pose
-        return torch.cat([pose[:, :3], torch.rad2deg(seen.horizon.float().atan())[:, None]], dim=1)
+        pitch = torch.rad2deg(seen.horizon.float().atan())[:, None]
+        return torch.cat([pose[:, :3], pitch, pose[:, 4:]], dim=1)
 
     def moves(self, seen: Seen, actions: Tensor, pace: Tensor, look: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Moves (B, ticks, 3) in units under encoded actions (B, ticks, P), and the pace afterwards.
 
         A place wants the look (B, ticks, 2) in degrees as well.
         """
-        pose = self.pose(pace)
+        pose, before = self.pose(pace), pace
         told = self.told(None if self.mapped else seen.hints, pose)[:, None].expand(-1, actions.shape[1], -1)
         if pose is not None:
             pace = self.hidden(pace).to(self.log_stretch)
@@ -224,5 +234,5 @@ class Parallax(nn.Module):
             assert look is not None, "a place turns as the look does"
             unit = self.config.unit
             pose, made = self.place.advance(self._level(pose, seen), look, moves * unit)
-            moves, pace = (made / unit).to(moves), self.paced(pace, pose)
+            moves, pace = (made / unit).to(moves), self.paced(pace, pose, FADING * self.strange(before))
         return moves, pace

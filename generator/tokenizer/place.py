@@ -1,8 +1,8 @@
 """Place: where one is in a world that is one place, as waves over its plan that a transformer can look things up by.
 
-Shape key: n poses, H, W latent size, K channels. A pose is x, y in map units, yaw and pitch in degrees
-(controls/camera.py); the pitch is read from each picture, or only from the first where a map is shown; the others add
-up.
+Shape key: n poses, H, W latent size, K channels. A pose is x, y in map units, yaw and pitch in degrees, and the eye's
+height in map units (controls/camera.py); the pitch is read from each picture, or only from the first where a map is
+shown; the others add up. Heights are those above the floor that recorded walks stood on: a jump ends there.
 A place repeats: every `period` units along both axes and, like a chessboard, half of that along both at once when it is
 `checkered`. Waves over the plan have the same value wherever the place is the same, and so say nothing of how often
 one has walked through it. From a pose come channels for each latent cell: where one stands, which way each column
@@ -48,8 +48,9 @@ CHECKERED += ((8, 0), (0, 8), (16, 0), (0, 16))
 COARSE = 12  # waves that are looked at along a column; the finer ones belong to where one stands
 HEADINGS = (1, 2, 4)  # waves of the heading: whole turns, halves and quarters
 DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
-POSE = 4  # x, y, yaw, pitch
+POSE = 5  # x, y, yaw, pitch, height
 REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
+SINK, CLIMB = 6.0, 24.0  # map units a tick that an eye without lift falls, and that one steps up without a jump
 SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
 LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
 PLACES, APART, TURNS, KEPT = 10, 48.0, 6, 3  # places and headings that are tried, map units between places
@@ -71,6 +72,7 @@ class Place(nn.Module):
         self.period, self.numbers = period, CHECKERED if checkered else AXES
         cells = math.ceil(period / CELL)
         self.register_buffer("ground", torch.ones(cells, cells))
+        self.register_buffer("floor", torch.zeros(cells, cells))
         self.map = PlaceMap(period, levels) if levels else None
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 
@@ -87,7 +89,7 @@ class Place(nn.Module):
         return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
     def known(self, pose: Tensor) -> Tensor:
-        """A pose (n, 3 or 4) as numbers (n, features) for the ego-motion: where walls are depends on it.
+        """A pose (n, 3 or more) as numbers (n, features) for the ego-motion: where walls are depends on it.
 
         With a map it is how near they are all around, from straight ahead to the right and on, which is the same by
         every wall; waves have to be learned by heart.
@@ -98,18 +100,40 @@ class Place(nn.Module):
         return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2], (1,))], dim=-1)
 
     def aim(self, pose: Tensor) -> Tensor:
-        """What the localiser is to say of a picture taken at pose (n, 3 or 4): (n, 2 * waves + 2 * headings)."""
+        """What the localiser is to say of a picture taken at pose (n, 3 or more): (n, 2 * waves + 2 * headings)."""
         return torch.cat([self.waves(pose[:, :2]), headings(pose[:, 2])], dim=-1)
 
     def remember(self, plan: Tensor) -> None:
-        """Take what recorded walks stood on, plan positions (n, 2), and what lies just beside it, for the ground."""
-        seen = torch.zeros_like(self.ground)
+        """Take what recorded walks stood on, plan positions (n, 2), and what lies just beside it, for the ground.
+
+        With the eye's height (n, 3), infinite unless it stands, also where the floor is: the lowest of each cell.
+        """
+        seen, lowest = torch.zeros_like(self.ground), torch.full_like(self.floor, math.inf)
         for same in plan.new_tensor(self.same):
-            column, row = self._cells(plan + same)
+            column, row = self._cells(plan[:, :2] + same)
             seen[row, column] = 1.0
+            if plan.shape[1] > 2:
+                number = row * len(lowest) + column
+                lowest.view(-1).scatter_reduce_(0, number, plan[:, 2].to(lowest), "amin")
+        if plan.shape[1] > 2 and len(known := plan[:, 2][plan[:, 2].isfinite()]):
+            self._lay(lowest, known.median())
         wide = nnf.max_pool2d(nnf.pad(seen[None, None], (REACH,) * 4, mode="circular"), 2 * REACH + 1, 1)
         less = -nnf.max_pool2d(nnf.pad(-wide, (REACH - 1,) * 4, mode="circular"), 2 * REACH - 1, 1)
         self.ground.copy_(less[0, 0])
+
+    def _lay(self, lowest: Tensor, usual: Tensor) -> None:
+        """The floor from the lowest heights (cells, cells), infinite where nobody stood: that of the cells beside."""
+        for _ in range(REACH):
+            near = -nnf.max_pool2d(nnf.pad(-lowest[None, None], (1,) * 4, mode="circular"), 3, 1)[0, 0]
+            lowest = torch.where(lowest.isfinite(), lowest, near)
+        self.floor.copy_(torch.where(lowest.isfinite(), lowest, usual))
+        if self.map is not None:
+            self.map.eye.copy_(usual)
+
+    def standing(self, plan: Tensor) -> Tensor:
+        """The eye's height (...) of one who stands at plan positions (..., 2)."""
+        column, row = self._cells(plan)
+        return self.floor[row, column].float()
 
     def _cells(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """Columns and rows of the ground's cells that plan positions (..., 2) lie in."""
@@ -122,39 +146,46 @@ class Place(nn.Module):
         return self.ground[row, column] > 0.5
 
     def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """The pose (n, 4), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
+        """The pose (n, 5), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
 
         And the moves that were made: a step off the known ground goes along its edge, or stays, so that errors of the
-        ego-motion do not carry anybody through a wall.
+        ego-motion do not carry anybody through a wall; so does one into what is too high to step on. Nobody sinks
+        below the floor, and without lift one comes back to it.
         """
-        plan, yaw, made = pose[:, :2].float(), pose[:, 2].float(), []
+        plan, yaw, height, made = pose[:, :2].float(), pose[:, 2].float(), pose[:, 4].float(), []
         for turn, move in zip(look[..., 0].to(plan).unbind(1), moves.to(plan).unbind(1), strict=True):
             yaw = yaw + turn
             cos, sin = torch.deg2rad(yaw).cos(), torch.deg2rad(yaw).sin()
             step = turned(move, cos, sin)
             free, step = ~self.stands(plan), step[:, None] * step.new_tensor(SLIDES)  # all, along an axis, nothing
-            may = (self.stands(plan[:, None] + step) | free[:, None]).float()
+            there = plan[:, None] + step
+            low = self.standing(there) <= torch.maximum(height, self.standing(plan))[:, None] + CLIMB
+            may = (low & (self.stands(there) | free[:, None])).float()
             step = step[torch.arange(len(step)), may.argmax(1)]
             plan = torch.remainder(plan + step, self.period)
-            made.append(torch.cat([turned(step, cos, sin), move[:, 2:]], dim=-1))
+            floor, lift = self.standing(plan), move[:, 2]
+            lift = torch.where(lift == 0, (floor - height).clamp(-SINK, CLIMB), torch.maximum(lift, floor - height))
+            height = height + lift
+            made.append(torch.cat([turned(step, cos, sin), lift[:, None]], dim=-1))
         pitch = (pose[:, 3].float() + look[..., 1].to(plan).sum(1)).clamp(-STEEPEST, STEEPEST)
-        after = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch], dim=-1)
+        after = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch, height], dim=-1)
         return after, torch.stack(made, dim=1)
 
     def path(self, pose: Tensor, look: Tensor, moves: Tensor) -> Tensor:
-        """The pose (n, ticks, 4) after each tick of look (n, ticks, 2) in degrees and of moves (n, ticks, 3) in map
+        """The pose (n, ticks, 5) after each tick of look (n, ticks, 2) in degrees and of moves (n, ticks, 3) in map
         units that `advance` made.
         """
         turn = look.float().cumsum(1)
         yaw = pose[:, 2:3].float() + turn[..., 0]
         way = torch.deg2rad(yaw)
         plan = pose[:, None, :2].float() + turned(moves.float(), way.cos(), way.sin()).cumsum(1)
-        pitch = (pose[:, 3:].float() + turn[..., 1]).clamp(-STEEPEST, STEEPEST)
-        return torch.cat([plan, yaw[..., None], pitch[..., None]], dim=-1)
+        pitch = (pose[:, 3:4].float() + turn[..., 1]).clamp(-STEEPEST, STEEPEST)
+        height = pose[:, 4:].float() + moves[..., 2].float().cumsum(1)
+        return torch.stack([*plan.unbind(-1), yaw, pitch, height], dim=-1)
 
     def channels(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
-        """What each latent cell is told (n, K, H, W) of a camera at pose (n, 4) whose picture ends at slope `edge`, and
-        is `stretch` times as tall as it should be.
+        """What each latent cell is told (n, K, H, W) of a camera at pose (n, 4 or 5) whose picture ends at slope
+        `edge`, and is `stretch` times as tall as it should be.
         """
         across = ((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge
         azimuth = pose[:, 2:3] + torch.rad2deg(across.atan())  # (n, W)
@@ -170,42 +201,54 @@ class Place(nn.Module):
         return torch.cat([told, nnf.pixel_unshuffle(view, VIEW)], dim=1)
 
     def locate(self, picture: Tensor) -> Tensor:
-        """The likeliest pose (n, 4), taken to be level, of pictures (n, 3, Y, X) in [-1, 1]."""
+        """The likeliest pose (n, 5), taken to be level and to stand, of pictures (n, 3, Y, X) in [-1, 1]."""
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split = 2 * len(self.numbers)
         with torch.autocast(said.device.type, enabled=False):
             where = self._peak(said[:, :split])
             turns = torch.arange(0, 360, 1.0, device=said.device)
             yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
-        return torch.cat([where, yaw[:, None], torch.zeros_like(yaw)[:, None]], dim=-1)
+        return self._stood(where, yaw, torch.zeros_like(yaw))
 
     def find(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
-        """As `locate` for pictures of a known pitch (n,) in degrees; with a map the pose (n, 4) whose view is most like
+        """As `locate` for pictures of a known pitch (n,) in degrees; with a map the pose (n, 5) whose view is most like
         the picture, near any of the places that it might show.
         """
         if self.map is None:
-            return torch.cat([self.locate(picture)[:, :3], pitch[:, None].to(picture.device)], dim=1)
+            found = self.locate(picture)
+            return self._stood(found[:, :2], found[:, 2], pitch.to(found))
         return torch.cat([self._look_up(*one, edge, stretch) for one in zip(picture.split(1), pitch, strict=True)])
+
+    def unlike(self, picture: Tensor, pose: Tensor, edge: float, stretch: float) -> Tensor:
+        """How far apart (n,) pictures (n, 3, Y, X) and the map's views from poses (n, 5) are, in levels of -1..1."""
+        if self.map is None:
+            return torch.zeros(len(pose), device=pose.device)
+        return self._apart(nnf.adaptive_avg_pool2d(picture.float(), LOOKED), pose, edge, stretch)
+
+    def _apart(self, aim: Tensor, poses: Tensor, edge: float, stretch: float) -> Tensor:
+        assert self.map is not None
+        views = torch.cat([self.map.view(part, edge, stretch, *LOOKED)[:, :3] for part in poses.split(AT_ONCE)])
+        return (views - aim).abs().mean((1, 2, 3))
 
     def _look_up(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
         aim = nnf.adaptive_avg_pool2d(picture.float(), LOOKED)
 
         def best(poses: Tensor, count: int) -> Tensor:
-            assert self.map is not None
-            made = [self.map.view(part, edge, stretch, *LOOKED)[:, :3] for part in poses.split(AT_ONCE)]
-            apart = torch.cat([(view - aim).abs().mean((1, 2, 3)) for view in made])
-            return poses[apart.argsort()[:count]]
+            return poses[self._apart(aim, poses, edge, stretch).argsort()[:count]]
 
         kept = best(self._candidates(picture, pitch), KEPT)
         for scale in FINER:
             steps = torch.cartesian_prod(*[torch.tensor([-s, 0.0, s], device=kept.device) for s in SPREAD])
-            steps = nnf.pad(steps * scale, (0, 1))
-            kept = best((kept[:, None] + steps).flatten(0, 1), KEPT)
-        plan = torch.remainder(kept[:1, :2], self.period)
-        return torch.cat([plan, torch.remainder(kept[:1, 2:3], 360.0), kept[:1, 3:]], dim=1)
+            near = (kept[:, None, :3] + steps * scale).flatten(0, 1)
+            kept = best(self._stood(near[:, :2], near[:, 2], kept[:1, 3].expand(len(near))), KEPT)
+        return self._stood(torch.remainder(kept[:1, :2], self.period), kept[:1, 2], kept[:1, 3])
+
+    def _stood(self, plan: Tensor, yaw: Tensor, pitch: Tensor) -> Tensor:
+        """Poses (n, 5) of one who stands at plan positions (n, 2), with yaw and pitch (n,) in degrees."""
+        return torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch, self.standing(plan)], dim=-1)
 
     def _candidates(self, picture: Tensor, pitch: Tensor) -> Tensor:
-        """Poses (m, 4) that a picture (1, 3, Y, X) may have been taken at: likely places, each with likely headings."""
+        """Poses (m, 5) that a picture (1, 3, Y, X) may have been taken at: likely places, each with likely headings."""
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split, places = 2 * len(self.numbers), []
         with torch.autocast(said.device.type, enabled=False):
@@ -220,7 +263,7 @@ class Place(nn.Module):
             likely = turns[(headings(turns) @ said[0, split:]).argsort(descending=True)[:TURNS]]
         pairs = torch.cartesian_prod(torch.arange(float(PLACES), device=said.device), likely)
         plan = torch.stack(places)[pairs[:, 0].long()]
-        return torch.cat([plan, pairs[:, 1:], pitch.to(said).expand(len(pairs), 1)], dim=1)
+        return self._stood(plan, pairs[:, 1], pitch.to(said).expand(len(pairs)))
 
     def _grid(self) -> Tensor:
         """Places of the ground (m, 2), STEP apart."""
@@ -238,7 +281,7 @@ class Place(nn.Module):
         return around.gather(1, score.argmax(1)[:, None, None].expand(-1, 1, 2))[:, 0]
 
     def distances(self, found: Tensor, true: Tensor) -> dict[str, float]:
-        """How far poses (n, 3 or 4) lie from the true ones in map units and degrees, half and most of them."""
+        """How far poses (n, 3 or more) lie from the true ones in map units and degrees, half and most of them."""
         apart = found[:, None, :2] - true[:, None, :2] + true.new_tensor(self.same)
         away = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
         away = away.norm(dim=-1).amin(1)

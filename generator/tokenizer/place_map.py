@@ -1,7 +1,8 @@
 """A place's map: what stands where, as coloured blocks that recorded pictures were fused into, and views of it.
 
 Shape key: n poses, N blocks, L levels of height, h, w rows and columns of rays, D distances along a ray.
-A pose is x, y in map units, yaw and pitch in degrees; the eye's height is that of the recordings. The finest blocks
+A pose is x, y in map units, yaw and pitch in degrees, and the eye's height in map units; without the last the eye is
+where that of the recordings mostly was. The finest blocks
 are FINEST units wide and high, and each coarser kind is twice that, the mean of what is in it: a ray asks for blocks
 about as large as it is wide there. Where it meets none it sees the sky, which depends on its direction only.
 What a network has not seen for a while it can be shown again: views from where it stands, from which it paints the
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
-BELOW = 65.0  # map units from the lowest level's bottom to the eye
+BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye
 FIRST, GROWTH, FAR = 10.0, 0.02, 1600.0  # where rays are asked, in map units along the heading
 COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wider than the finest
 FULL = 2  # of the eight blocks in a coarser one that make it solid
@@ -40,13 +41,15 @@ class PlaceMap(nn.Module):
     """Blocks and sky of a place of this period; empty until it is filled.
 
     Kept are the numbers of the finest blocks (`where`), which of the colours of the `palette` they have (`what`, from
-    1), and the `sky`; `codes` are the blocks of each kind, dense, 0 where there is nothing.
+    1), the `sky`, and how high the recordings' `eye` mostly was; `codes` are the blocks of each kind, dense, 0 where
+    there is nothing.
     """
 
     where: Tensor
     what: Tensor
     palette: Tensor
     sky: Tensor
+    eye: Tensor
 
     def __init__(self, period: float, levels: int) -> None:
         super().__init__()
@@ -58,6 +61,7 @@ class PlaceMap(nn.Module):
         self.register_buffer("what", torch.zeros(0, dtype=torch.uint8))
         self.register_buffer("palette", torch.zeros(COLOURS + 1, 3))
         self.register_buffer("sky", torch.zeros(SLOPES, TURNS, 3))
+        self.register_buffer("eye", torch.zeros(()))
         for kind in range(KINDS):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
         self.spread()
@@ -70,7 +74,7 @@ class PlaceMap(nn.Module):
     def number(self, x: Tensor, y: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of the finest blocks that points lie in, and whether (bool) they are at a height that the map has.
 
-        x, y in map units and `up` above the eye, of one shape.
+        x, y in map units and `up` above the recordings' eye, of one shape.
         """
         column, row = (self._along(v, FINEST) for v in (x, y))
         level = ((up + BELOW) / FINEST).floor().long()
@@ -117,17 +121,24 @@ class PlaceMap(nn.Module):
         return slope * TURNS + turn
 
     def view(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
-        """What a camera at pose (n, 4), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours in
-        [-1, 1] and nearness in 1 / UNIT map units.
+        """What a camera at pose (n, 4 or 5), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours
+        in [-1, 1] and nearness in 1 / UNIT map units.
         """
         rays = Rays(pose, edge, stretch, height, width)
         asked = [far.to(pose.device) for far in asked_at(2 * edge / width)]
         plans = [self._plan(rays, kind, far) for kind, far in enumerate(asked)]
-        bands = [self._band(rays.up[:, k : k + BAND], asked, plans) for k in range(0, height, BAND)]
+        rise = self.rise(pose)
+        bands = [self._band(rays.up[:, k : k + BAND], rise, asked, plans) for k in range(0, height, BAND)]
         code, near = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
+
+    def rise(self, pose: Tensor) -> Tensor:
+        """How much higher than the recordings' mostly was an eye at pose (n, 4 or 5) is, map units (n, 1, 1)."""
+        if pose.shape[1] < 5:
+            return torch.zeros(len(pose), 1, 1, device=pose.device)
+        return (pose[:, 4].float() - self.eye.float())[:, None, None]
 
     def clearance(self, plan: Tensor, azimuth: Tensor) -> Tensor:
         """How far from plan positions (n, 2) something stands in the way of a body, map units (n, D) in directions of
@@ -149,19 +160,20 @@ class PlaceMap(nn.Module):
         column, row = (self._along(start + step[..., None] * far, size) for start, step in rays.plan())
         return ((row * (self.cells // 2**kind) + column) * (levels + 2)).int()
 
-    def _band(self, up: Tensor, asked: list[Tensor], plans: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of rows that rise by `up` (n, rows, 1): the code of the first block that each ray meets, 0 for none, int64
-        (n, rows, w), and its nearness in 1 / UNIT map units.
+    def _band(self, up: Tensor, rise: Tensor, asked: list[Tensor], plans: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of rows that rise by `up` (n, rows, 1) from an eye `rise` (n, 1, 1) above the usual: the code of the first
+        block that each ray meets, 0 for none, int64 (n, rows, w), and its nearness in 1 / UNIT map units.
         """
-        leaves = FAR
+        leaves, above = FAR, BELOW + rise
         if up.device.type == "cpu":  # elsewhere asking for less is not worth waiting for the answer
             low, high = float(up.detach().min()), float(up.detach().max())
-            leaves = BELOW / -high if high < 0 else (self.heights * FINEST - BELOW) / low if low > 0 else FAR
+            least, most = float(above.detach().min()), float(above.detach().max())
+            leaves = most / -high if high < 0 else (self.heights * FINEST - least) / low if low > 0 else FAR
         met, far = [], []
         for kind, (distances, plan) in enumerate(zip(asked, plans, strict=True)):
             size, levels = FINEST * 2**kind, self.heights // 2**kind
             within = distances[: int((distances <= leaves).sum())]
-            level = ((up[..., None] * within + BELOW) / size).floor().int().clamp_(-1, levels) + 1
+            level = ((up[..., None] * within + above[..., None]) / size).floor().int().clamp_(-1, levels) + 1
             number = plan[..., : len(within)] + level
             codes: Tensor = getattr(self, f"codes{kind}")
             met.append(codes.index_select(0, number.flatten()).view(number.shape))
@@ -192,8 +204,8 @@ class PlaceMap(nn.Module):
 
 
 class Rays:
-    """The rays of cameras at poses (n, 4) through a grid of h x w: slopes per unit of heading, of which east and north
-    (n, 1, w) are those of a column and up (n, h, 1) is that of a row.
+    """The rays of cameras at poses (n, 4 or 5) through a grid of h x w: slopes per unit of heading, of which east and
+    north (n, 1, w) are those of a column and up (n, h, 1) is that of a row.
     """
 
     def __init__(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> None:

@@ -32,7 +32,7 @@ NEAREST = 0.05  # what came nearer than this share of its distance is behind the
 @dataclass(frozen=True)
 class Views:
     """A picture and its moved views (B, 1 + ticks, 3, Y, X), which pixels (B, ticks, 1, Y, X) it really showed, and
-    the pose (B, 4) after them where the world is one place.
+    the pose (B, 5) after them where the world is one place.
     """
 
     pictures: Tensor
@@ -71,7 +71,8 @@ class Reprojector(nn.Module):
         moves, after = self.parallax.moves(seen, actions.to(pace.device), pace, look)
         views = self.moved(picture, look, moves, seen)
         if self.parallax.recalls and self.parallax.place is not None and pose is not None:
-            views = self.recalled(views, self.parallax.place.path(pose, look, moves * self.parallax.config.unit))
+            path = self.parallax.place.path(pose, look, moves * self.parallax.config.unit)
+            views = self.recalled(views, path, self.parallax.strange(pace))
         return replace(views, pose=self.parallax.pose(after)), after
 
     def no_pace(self, batch: int) -> Tensor:
@@ -88,7 +89,7 @@ class Reprojector(nn.Module):
         return self.parallax.log_stretch.device if self.parallax else torch.device("cpu")
 
     def at(self, pace: Tensor, pose: Tensor | None) -> Tensor:
-        """The pace (B, Z) at another pose (B, 4), where the world is one place."""
+        """The pace (B, Z) at another pose (B, 5), where the world is one place."""
         if pose is None or self.parallax is None or self.parallax.place is None:
             return pace
         return self.parallax.paced(self.parallax.hidden(pace), pose)
@@ -115,19 +116,24 @@ class Reprojector(nn.Module):
         pictures = torch.cat([picture[:, None], turned.unflatten(0, (-1, ticks))], dim=1)
         return Views(pictures, inside.unflatten(0, (-1, ticks)))
 
-    def recalled(self, views: Views, path: Tensor) -> Views:
-        """The views, from poses (B, ticks, 4), with what the place's map shows there wherever the old picture did not
+    def recalled(self, views: Views, path: Tensor, strange: Tensor | None = None) -> Views:
+        """The views, from poses (B, ticks, 5), with what the place's map shows there wherever the old picture did not
         show it, or shows something else.
 
         Softened alike the two agree where the map holds what the picture does; the picture is sharper there. Elsewhere
-        something was uncovered, came into view or has gone wrong.
+        something was uncovered, came into view or has gone wrong. Of a picture that is `strange` (B,) to the place, 1
+        to 0, the more is left: it dissolves as that fades.
         """
         assert self.parallax is not None and self.parallax.place is not None and self.parallax.place.map is not None
         moved = views.pictures[:, 1:].flatten(0, 1)
         stretch = float(self.parallax.stretch.detach())
         shown = self.parallax.place.map.view(path.flatten(0, 1), self.edge, stretch, *moved.shape[-2:])[:, :3]
         shown = shown.to(moved).clamp(-1, 1)
-        share = agreement(moved, shown, self.parallax.config.recall) * views.inside.flatten(0, 1)
+        within = torch.full((len(path), 1), self.parallax.config.recall, device=moved.device)
+        if strange is not None:
+            within = within + 2.0 * strange[:, None].to(within)
+        within = within.expand(path.shape[:2]).reshape(-1, 1, 1, 1)
+        share = agreement(moved, shown, within) * views.inside.flatten(0, 1)
         told = (shown + share * (moved - shown)).unflatten(0, path.shape[:2])
         return replace(views, pictures=torch.cat([views.pictures[:, :1], told], dim=1))
 
@@ -203,7 +209,7 @@ class Reprojector(nn.Module):
         return self.vae.normalise(self.vae.encode(views)[0])[:, 1]
 
     def told(self, latent: Tensor, pose: Tensor | None) -> Tensor:
-        """What lies ahead (B, C + K, H, W): the views' latent (B, C, H, W) and the place that pose (B, 4) looks at."""
+        """What lies ahead (B, C + K, H, W): the views' latent (B, C, H, W) and the place that pose (B, 5) looks at."""
         if self.parallax is None or self.parallax.place is None:
             return latent
         assert pose is not None, "a world that is one place has a pose"
@@ -253,9 +259,9 @@ class _Rays:
         return torch.stack(parts, dim=-1)
 
 
-def agreement(one: Tensor, other: Tensor, within: float) -> Tensor:
+def agreement(one: Tensor, other: Tensor, within: float | Tensor) -> Tensor:
     """How far two pictures (n, 3, Y, X) in [-1, 1] show the same, softened alike: (n, 1, Y, X) in 0..1, where levels
-    `within` of each other count as much.
+    `within` of each other, one number or (n, 1, 1, 1), count as much.
     """
     apart = (soften(one) - soften(other)).abs().amax(1, keepdim=True) / within
     return nnf.interpolate(torch.exp(-apart.square()), one.shape[-2:], mode="bilinear", align_corners=False)

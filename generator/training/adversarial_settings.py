@@ -27,6 +27,8 @@ class AdversarialTraining(DiTTraining):
     Ours, for small batches: `judge_first` steps train the discriminator alone, `anchor` weighs `anchor_loss` in the
     first segment, `still` is the share of each update's clips that are of standing still, and `grid_shift` moves half
     of the clips by half a patch along each axis before they are judged: a grid of the token size is D's blind spot.
+    `rounds` puts histories of the student's own in the place of rollouts (histories.py), up to so many frames from the
+    truth and each used `reuse` times: along the recorded path, so that in a place the paired clip stays the answer.
     """
 
     teacher: str = ""
@@ -49,6 +51,8 @@ class AdversarialTraining(DiTTraining):
     checkpointed: bool = True
     clip_level: bool = False
     forced: bool = False
+    rounds: int = 0
+    reuse: int = 4
     least_motion: float = 0.15
     most_motion: float = 4.0
     most_grid: float = 3.0

@@ -12,6 +12,7 @@ Does not know of losses or stages.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,20 +44,30 @@ class OwnHistories:
     """Batches with histories of the student's own, one to `rounds` steps from the truth, each used several times.
 
     At every `reuse`-th draw the newest history ages by a round, or a new batch begins; the last `kept` are drawn from.
-    A run that is stopped continues with other histories than one that is not.
+    A run that is stopped continues with other histories than one that is not. `begin` draws new batches in place of
+    the run, and `name` tells the noises of several from one another.
     """
 
-    def __init__(self, run: DiTRun, rounds: int, reuse: int, kept: int = 4) -> None:
+    def __init__(
+        self,
+        run: DiTRun,
+        rounds: int,
+        reuse: int,
+        kept: int = 4,
+        begin: Callable[[], Batch] | None = None,
+        name: str = "guess",
+    ) -> None:
         self.run, self.rounds, self.reuse, self.drawn, self.age = run, max(1, rounds), max(1, reuse), 0, 0
+        self.begin, self.name = begin or (lambda: run.draw("own history")), name
         self.held: deque[History] = deque(maxlen=kept if reuse > 1 else 1)
 
     def draw(self, choice: np.random.Generator) -> tuple[Batch, Tensor]:
         """A batch and its recycled frames (B, F, C to 2C + K, H, W)."""
         if self.drawn % self.reuse == 0 or not self.held:
             fresh = not self.held or self.age >= self.rounds
-            before = true_history(self.run, self.run.draw("own history")) if fresh else self.held[-1]
+            before = true_history(self.run, self.begin()) if fresh else self.held[-1]
             self.age = 1 if fresh else self.age + 1
-            generator = step_generator(self.run.config.seed, self.run.step, "guess", self.run.device.type)
+            generator = step_generator(self.run.config.seed, self.run.step, self.name, self.run.device.type)
             self.held.append(after_own_guesses(self.run, before, generator))
         self.drawn += 1
         chosen = self.held[int(choice.integers(len(self.held)))]

@@ -53,7 +53,9 @@ def anchor_loss(real: Clip, fake: Clip) -> Tensor:
     A few judged clips say little about standing still and turning, where the answer is known exactly; where one walks,
     squared error would blur what the discriminator sharpens.
     """
-    known = real.recycled[:, :, -real.frames.shape[2] :]
+    own = real.frames.shape[2]
+    views = real.recycled[:, :, own : 2 * own]  # what comes after them is of the place
+    known = views if views.shape[2] else real.recycled
     novelty = (known - real.frames).square().mean((2, 3, 4))
     error = (fake.frames.float() - real.frames).square().mean((2, 3, 4))
     return (error * FORETOLD / (FORETOLD + novelty)).mean()

@@ -43,6 +43,7 @@ class Stage3(Protocol):
     penalty_every: int
     checkpointed: bool
     forced: bool
+    rounds: int
     bf16: bool
 
 
@@ -84,6 +85,17 @@ def check_settings(config: Stage3) -> None:
         (
             config.forced and (config.segments > 1 or any(config.extensions)),
             "forced=True follows true clips, which have one segment; give --set segments=1 and no extensions",
+        ),
+        (config.rounds < 0, f"rounds={config.rounds} is no number of steps; give --set rounds=0 or more"),
+        (
+            bool(config.rounds) and (config.forced or config.segments > 1 or any(config.extensions)),
+            f"rounds={config.rounds} follows recorded paths after own guesses, which have one segment and are not "
+            "forced; give --set segments=1, no extensions and --set forced=false",
+        ),
+        (
+            bool(config.rounds) and launched() is not None,
+            f"rounds={config.rounds} keeps own histories in one process; start it without torchrun, or give --set "
+            "rounds=0",
         ),
     ):
         if wrong:

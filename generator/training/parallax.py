@@ -51,7 +51,7 @@ from generator.training.helpers import (
 from generator.training.known_depth import KnownDepth, know_depth
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.parallax_files import WEIGHTS, begin_with, load_parallax
-from generator.training.place_learning import place_figures, place_loss, place_sizes
+from generator.training.place_learning import place_figures, place_loss, place_sizes, stood_on
 from generator.training.place_map import map_place
 from generator.training.windows import to_frames, to_video
 
@@ -226,7 +226,7 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
         config, folder, device, data, parallax, turn, optimisers, Budget(config.steps, config.minutes), Metrics(folder)
     )
     if parallax.place is not None:
-        walked = [data.clip(index).pose[:, :2] for index in data.select("train")]
+        walked = [stood_on(data.clip(index).pose) for index in data.select("train")]
         parallax.place.remember(torch.from_numpy(np.concatenate(walked)).float().to(device))
     if config.known:
         run.known = know_depth(data, "train", config.known, config.seed)

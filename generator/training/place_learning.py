@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from generator.training.parallax import ParallaxRun, ParallaxTraining
 
 SOUGHT = 64  # held-out pictures that are found in the place
+LEVEL = 0.1  # map units: who rises or falls by more in a tick does not stand
 
 
 def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,6 +36,14 @@ def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, 
     levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
     sizes = {"period": period, "checkered": checkered, "levels": levels if period else 0}
     return {**sizes, "recall": config.recall if sizes["levels"] else 0.0}
+
+
+def stood_on(pose: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """x, y and height (T, 3) of a recorded path (T, 5); infinite heights where it rose or fell."""
+    walked = pose[:, :3].copy()
+    still = np.abs(np.diff(walked[:, 2])) < LEVEL
+    walked[~(np.r_[False, still] & np.r_[still, False]), 2] = np.inf
+    return walked
 
 
 def place_loss(run: ParallaxRun, place: Place, rng: np.random.Generator) -> float:
@@ -54,7 +64,7 @@ def place_figures(run: ParallaxRun, place: Place, rng: np.random.Generator) -> d
 
 
 def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Random pictures of a split (n, 3, Y, X) and the poses (n, 3) that they were taken at."""
+    """Random pictures of a split (n, 3, Y, X) and the poses (n, 5) that they were taken at."""
     clips, ticks = run.data.select(split), run.data.spec.ticks
     pictures, poses = [], []
     for _ in range(count):

@@ -29,7 +29,6 @@ SHORT = 1.5 * FINEST  # how far before its end a ray surely met nothing
 SAMPLES = 24  # of what a ray went through
 BEHIND = (0.25 * FINEST, 1.25 * FINEST)  # map units past a surface: it is two blocks thick, few rays slip through
 LEAST, SHARE = 3, 0.3  # rays that must end in a block, and their share of all that reach it
-LEVEL = 2.0  # map units: pictures from another height, within a jump say, are left out
 AT_ONCE = 16  # pictures
 TURN = 0.6180339887  # of the samples' places from ray to ray: they never line up
 
@@ -47,7 +46,7 @@ class Fusion:
         self.fused = 0
 
     def add(self, pictures: Tensor, pose: Tensor, nearness: Tensor, edge: float, stretch: float) -> None:
-        """Pictures (B, 3, Y, X) in [-1, 1] taken at pose (B, 4), nearness (B, 1, h, w) in 1 / map units."""
+        """Pictures (B, 3, Y, X) in [-1, 1] taken at pose (B, 4 or 5), nearness (B, 1, h, w) in 1 / map units."""
         height, width = nearness.shape[-2:]
         colours = nnf.adaptive_avg_pool2d(pictures, (height, width)).permute(0, 2, 3, 1)  # (B, h, w, 3)
         far = 1 / nearness[:, 0].clamp(min=1e-6)  # (B, h, w)
@@ -77,7 +76,7 @@ class Fusion:
     def _number(self, rays: Rays, step: list[float], far: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks where rays are at distances (B, h, w, S), and whether the map has them, `step` from here."""
         x, y = (start + move + slope[..., None] * far for (start, slope), move in zip(rays.plan(), step, strict=True))
-        return self.map.number(x, y, rays.up[..., None] * far)
+        return self.map.number(x, y, rays.up[..., None] * far + self.map.rise(rays.pose)[..., None])
 
     def finish(self) -> None:
         """Fill the map."""
@@ -114,8 +113,7 @@ def map_place(parallax: Parallax, data: Dataset, count: int, rng: np.random.Gene
 
     for index in clips:
         clip = data.clip(index)
-        level = np.nonzero(np.abs(clip.pose[:, 2] - np.median(clip.pose[:, 2])) < LEVEL)[0]
-        for frame in rng.choice(level, min(each, len(level)), replace=False):
+        for frame in rng.choice(len(clip.pose), min(each, len(clip.pose)), replace=False):
             pictures.append(clip.frames(int(frame), 1)[0])
             poses.append(clip.pose[frame, PLAN])
             if known:

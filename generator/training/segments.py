@@ -32,6 +32,7 @@ from generator.rollout import Conditions, Eye, RolloutState, continue_rollout, f
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import step_rng
+from generator.training.histories import OwnHistories
 from generator.training.parallel_tensors import part_of
 
 LOOK_STILL = 0.05  # degrees a tick under which a head counts as still
@@ -68,7 +69,11 @@ class Clip:
 
 @dataclass
 class Segment:
-    """One stretch of a rollout, and what is needed to make it again with a gradient; `frames` are as rolled out."""
+    """One stretch of a rollout, and what is needed to make it again with a gradient; `frames` are as rolled out.
+
+    With `first` (B, C, H, W), the latents before it, the clip that is judged has its own frames as the recycled ones:
+    what was recycled is then an earlier guess, and the difference alone would tell.
+    """
 
     noise: Tensor
     recycled: Tensor
@@ -76,12 +81,13 @@ class Segment:
     past: list[Past] | None
     start: int
     frames: Tensor | None = None
+    first: Tensor | None = None
 
     @property
     def rolled(self) -> Clip:
         """The frames as the rollout made them, without gradient."""
         assert self.frames is not None, "this segment was not rolled out"
-        return Clip(self.frames, self.recycled, self.conditions.actions, self.conditions.rays)
+        return self._clip(self.frames)
 
     def again(self, dit: nn.Module, checkpointed: bool = True) -> Clip:
         """The frames with their gradient: one block-causal pass over what the rollout was given."""
@@ -90,7 +96,14 @@ class Segment:
             self.noise, self.recycled, t, given.actions, given.rays,
             past=self.past, start=self.start, checkpointed=checkpointed,
         )  # fmt: skip
-        return Clip(self.noise - velocity, self.recycled, given.actions, given.rays)
+        return self._clip(self.noise - velocity)
+
+    def _clip(self, frames: Tensor) -> Clip:
+        recycled = self.recycled
+        if self.first is not None:
+            last = torch.cat([self.first[:, None], frames[:, :-1].detach()], dim=1)
+            recycled = torch.cat([last, recycled[:, :, frames.shape[2] :]], dim=2)
+        return Clip(frames, recycled, self.conditions.actions, self.conditions.rays)
 
 
 def roll_segment(dit: CausalDiT, state: RolloutState, eye: Eye | None, conditions: Conditions) -> Segment:
@@ -102,9 +115,10 @@ def roll_segment(dit: CausalDiT, state: RolloutState, eye: Eye | None, condition
 
 
 @torch.no_grad()
-def forced_segment(dit: CausalDiT, batch: Batch, seed: int) -> Segment:
-    """The paper's ablation: as a segment, but after the true history."""
-    segment = Segment(noise_of(seed, 0, batch.target), batch.recycled, batch, None, 0)
+def forced_segment(dit: CausalDiT, batch: Batch, seed: int, recycled: Tensor | None = None) -> Segment:
+    """The paper's ablation: as a segment, but after the true history; or after another (B, F, C to 2C + K, H, W)."""
+    given, first = (batch.recycled, None) if recycled is None else (recycled, batch.first)
+    segment = Segment(noise_of(seed, 0, batch.target), given, batch, None, 0, first=first)
     segment.frames = segment.again(dit, checkpointed=False).frames
     return segment
 
@@ -155,6 +169,7 @@ class Drawer:
     def __init__(self, run: DiTRun, config: AdversarialTraining) -> None:
         self.run, self.config = run, config
         self.still = still_places(run.clips, config.frames) if config.still else []
+        self.histories = [self._own(k) for k in range(config.accumulate if config.rounds else 0)]
         if config.fresh and config.segments > 1 and run.clips.spec.keys != KEYS:
             raise UserError(
                 f"The explorer's fresh walks have the keys {', '.join(KEYS)}, those of {config.latents!r} are "
@@ -173,6 +188,15 @@ class Drawer:
         for number in range(math.ceil(c.still * len(places))):
             places[number] = self.still[int(rng.integers(len(self.still)))]
         return self._parts(self.run.clips.gather(places, c.frames))
+
+    def _own(self, part: int) -> OwnHistories:
+        rounds, reuse = self.config.rounds, self.config.reuse
+        return OwnHistories(self.run, rounds, reuse, begin=lambda: self.rolled()[part], name=f"guess {part}")
+
+    def guessed(self) -> list[tuple[Batch, Tensor]]:
+        """Batches and what is recycled after histories of the student's own, for `rounds`."""
+        choice = step_rng(self.config.seed, self.run.step, "choice")
+        return [histories.draw(choice) for histories in self.histories]
 
     def steering(self, number: int) -> list[Conditions]:
         """What leads the rollouts through extension segment `number`."""
@@ -217,8 +241,15 @@ def segments(run: DiTRun, config: AdversarialTraining, drawer: Drawer) -> Iterat
     """The present step's segments in turn: for every part of the update what was rolled out, and the real clip that it
     is compared with (overlap included).
     """
-    parts, seed = drawer.rolled(), int(step_rng(config.seed, run.step, "rollout").integers(2**31))
-    seeds = [seed + number * config.batch + run.own.start for number in range(len(parts))]
+    seed = int(step_rng(config.seed, run.step, "rollout").integers(2**31))
+    seeds = [seed + number * config.batch + run.own.start for number in range(config.accumulate)]
+    if config.rounds:
+        given = drawer.guessed()
+        with run.autocast():
+            made = [forced_segment(run.dit, b, s, r) for (b, r), s in zip(given, seeds, strict=True)]
+        yield [(segment, Clip.real(batch)) for segment, (batch, _) in zip(made, given, strict=True)]
+        return
+    parts = drawer.rolled()
     if config.forced:
         with run.autocast():
             yield [(forced_segment(run.dit, b, s), Clip.real(b)) for b, s in zip(parts, seeds, strict=True)]

@@ -12,7 +12,21 @@ from fake_world import SIZE, make_door, paint
 from PIL import Image
 from test_window import Visit, opened, visit  # noqa: F401
 
-from app.drift import AWAY, BACK, FILE, DriftWatch, cross_fade, layout, load_range, nearest, range_of, statistics
+from app.door import DEFAULT_WEIGHTS
+from app.drift import (
+    AWAY,
+    BACK,
+    FILE,
+    DriftWatch,
+    cross_fade,
+    layout,
+    load_range,
+    nearest,
+    range_of,
+    range_of_many,
+    save_range,
+    statistics,
+)
 from app.screens.pause import PauseScreen
 from app.screens.play import PlayScreen
 from app.window import Window
@@ -117,6 +131,21 @@ def test_a_range_comes_from_the_weights_folder_or_is_refused(tmp_path: Path) -> 
             load_range(tmp_path)
 
 
+def test_a_range_of_recorded_pictures_is_kept_with_the_weights(rooms: list[np.ndarray], tmp_path: Path) -> None:
+    """The rarest pictures do not stretch it, and what it says is read back."""
+    many = [room for _ in range(80) for room in rooms]
+    usual = range_of_many([*many, noise(), flat((255, 0, 0))])
+    strange = range_of([*rooms, noise()])
+    assert usual["sharpness"][1] < 0.5 * strange["sharpness"][1] and usual["saturation"][1] < 0.9
+    for room in rooms:
+        assert all(low <= statistics(room)[name] <= high for name, (low, high) in usual.items())
+    path = save_range(usual, tmp_path)
+    assert path.name == FILE
+    assert load_range(tmp_path) == {name: (round(low, 4), round(high, 4)) for name, (low, high) in usual.items()}
+    with pytest.raises(UserError, match="no recorded pictures"):
+        save_range(range_of_many([]), tmp_path)
+
+
 def test_the_nearest_scene_is_the_one_with_its_colours_where_they_were(rooms: list[np.ndarray]) -> None:
     for number, room in enumerate(rooms):
         blurred = np.asarray(Image.fromarray(room).resize((24, 15)).resize(SIZE)).astype(int)
@@ -196,10 +225,11 @@ def test_by_itself_only_when_it_is_set(visit: Visit, monkeypatch: pytest.MonkeyP
 
 def test_the_range_is_that_of_the_scenes_or_of_the_weights(opened: Window, tmp_path: Path) -> None:  # noqa: F811
     door = make_door(tmp_path)
-    first = Visit(opened, tmp_path)
+    first = Visit(opened, tmp_path, "--weights", str(tmp_path))
     assert first.program.usual == range_of(door.load_picture(s.picture, SIZE) for s in door.list_scenes())
     first.program.close()
     (tmp_path / FILE).write_text("saturation: [0, 1]\nsharpness: [0, 1]\nentropy: [0, 6]\n")
     other = Visit(opened, tmp_path, "--weights", str(tmp_path))
     assert other.program.usual["entropy"] == (0.0, 6.0)
     other.program.close()
+    assert load_range(DEFAULT_WEIGHTS) is not None, "the shipped world has its own"

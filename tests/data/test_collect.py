@@ -1,12 +1,14 @@
 """Collecting: the plan of clips and splits, exact actions, workers, resuming, errors; scene export."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import yaml
 
 from controls.errors import UserError
+from generator.data import workers as processes
 from generator.data.clips import Dataset
 from generator.data.collect import clip_seed, collect, plan_clips
 from generator.data.explorer import wrap
@@ -152,3 +154,24 @@ def test_halls_maps_have_grids(tmp_path):
     assert [m.held for m in maps] == [False, True, False]
     assert all(len(m.walk_grid().places) > 50 for m in maps)
     assert (tmp_path / "halls.pk3").is_file()
+
+
+def double(number: int) -> int:
+    """A job, one of which ends its process."""
+    if number == 3:
+        os._exit(1)
+    return 2 * number
+
+
+def nothing() -> None:
+    """How a process begins."""
+
+
+def test_a_process_that_dies_is_no_wait_for_ever(monkeypatch):
+    """Two engines that made their folder at once: one ended its process, and the last clip never came."""
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
+    assert sorted(processes.on_workers(double, [0, 1, 2], 2, nothing)) == [0, 2, 4]
+    done = []
+    with pytest.raises(UserError, match="give the same command again"):
+        done.extend(processes.on_workers(double, [1, 3, 5, 7], 2, nothing))
+    assert sorted(done) == [2, 10, 14]

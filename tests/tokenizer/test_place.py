@@ -63,15 +63,57 @@ def test_a_pose_goes_where_the_camera_goes(x, y, yaw, ticks):
         pose = camera.advance(pose, (turn / 100, 0), (forward / 100, right / 100, 0))
     look = torch.tensor([[[turn / 100, 0] for turn, _, _ in ticks]])
     moves = torch.tensor([[[forward / 100, right / 100, 0] for _, forward, right in ticks]])
-    made, done = place.advance(torch.tensor([[x, y, yaw, 0.0]]), look, moves)
+    made, done = place.advance(torch.tensor([[x, y, yaw, 0.0, 0.0]]), look, moves)
     torch.testing.assert_close(done, moves, atol=1e-3, rtol=1e-3)
     assert 0 <= made[0, 0] <= PERIOD and 0 <= made[0, 1] <= PERIOD and 0 <= made[0, 2] <= 360
     found = place.distances(made, torch.tensor(pose[[0, 1, 3]]).float()[None])
     assert found["place_half"] < 0.05 and found["heading_half"] < 0.05
-    path = place.path(torch.tensor([[x, y, yaw, 0.0]]), look, done)
-    assert path.shape == (1, len(ticks), 4)
+    path = place.path(torch.tensor([[x, y, yaw, 0.0, 0.0]]), look, done)
+    assert path.shape == (1, len(ticks), 5)
     found = place.distances(path[:, -1], made)
     assert found["place_half"] < 0.05 and found["heading_half"] < 0.05 and float(path[0, -1, 3]) == 0.0
+
+
+def test_a_jump_ends_on_the_floor_that_recorded_walks_stood_on():
+    """A corridor eastwards with a pool 16 lower in its second half; somebody jumps in its first."""
+    place = Place(PERIOD, False, levels=6)
+    assert place.standing(torch.tensor([100.0, 104.0])) == 0.0 == place.map.eye
+    east = torch.arange(0, PERIOD, 8.0)
+    height = torch.where(east < 256, 105.0, 89.0)
+    height[:8] = torch.inf  # in the air
+    place.remember(torch.stack([east, torch.full_like(east, 104.0), height], dim=1))
+    at = torch.tensor([[100.0, 104.0], [100.0, 130.0], [300.0, 104.0], [8.0, 104.0], [100.0, 300.0]])
+    assert place.standing(at).tolist() == [105.0, 105.0, 89.0, 89.0, 89.0], "the lower of the cells beside, the usual"
+    assert place.map.eye == 89.0
+    pose, look = torch.tensor([[100.0, 104.0, 0.0, 0.0, 105.0]]), torch.zeros(1, 4, 2)
+
+    def go(pose, lifts, ahead=0.0):
+        moves = torch.tensor([[[ahead, 0.0, lift] for lift in lifts]])
+        pose, made = place.advance(pose, look, moves)
+        start = pose - torch.nn.functional.pad(made.sum(1)[:, 2:], (4, 0))
+        torch.testing.assert_close(place.path(start, look, made)[0, -1, 4], pose[0, 4])
+        return pose
+
+    pose = go(pose, [9.0, 5.0, 1.0, -3.0])
+    assert pose[0, 4] == 117.0
+    assert go(pose, [-7.0, -11.0, -3.0, 0.0])[0, 4] == 105.0, "nobody sinks into the floor"
+    assert go(pose, [0.0] * 4)[0, 4] == 105.0 and go(pose, [0.0, 9.0, -9.0, 0.0])[0, 4] == 105.0
+    pool = go(torch.tensor([[230.0, 104.0, 0.0, 0.0, 105.0]]), [0.0] * 4, ahead=12.0)
+    assert pool[0, 4] == 93.0 and go(pool, [0.0] * 4)[0, 4] == 89.0, "two ticks of falling, and the rest"
+    assert go(pool, [0.0] * 4, ahead=-20.0)[0, 4] == 105.0
+
+
+def test_nobody_walks_up_what_has_to_be_jumped_on():
+    place = Place(PERIOD, False)
+    east, north = torch.arange(0, PERIOD, 8.0), torch.full((64,), 104.0)
+    place.remember(torch.stack([east, north, torch.where(east < 256, 105.0, 137.0)], dim=1))
+    look, ahead = torch.zeros(1, 4, 2), torch.tensor([[[20.0, 0.0, 0.0]] * 4])
+    on_foot, made = place.advance(torch.tensor([[200.0, 104.0, 0.0, 0.0, 105.0]]), look, ahead)
+    assert on_foot[0, [0, 4]].tolist() == [240.0, 105.0] and made[0, :, 0].tolist() == [20.0, 20.0, 0.0, 0.0]
+    jumped, _ = place.advance(torch.tensor([[200.0, 104.0, 0.0, 0.0, 115.0]]), look, ahead + torch.tensor([0, 0, 1.0]))
+    assert jumped[0, [0, 4]].tolist() == [280.0, 138.0]
+    above = torch.tensor([[300.0, 104.0, 180.0, 0.0, 137.0]])
+    assert place.advance(above, look, ahead)[0][0, [0, 4]].tolist() == [220.0, 125.0], "down one may always go"
 
 
 def test_nobody_walks_off_the_ground_that_recorded_walks_know():
@@ -80,18 +122,18 @@ def test_nobody_walks_off_the_ground_that_recorded_walks_know():
     place.remember(torch.stack([torch.arange(0, PERIOD, 8.0), torch.full((64,), 104.0)], dim=1))
     inside = place.stands(torch.tensor([[200.0, 104.0], [200.0, 90.0], [200.0, 120.0], [200.0, 70.0], [200.0, 140.0]]))
     assert inside.tolist() == [True, True, True, False, False]
-    look, east = torch.zeros(1, 1, 2), torch.tensor([[200.0, 104.0, 0.0, 0.0]])
+    look, east = torch.zeros(1, 1, 2), torch.tensor([[200.0, 104.0, 0.0, 0.0, 0.0]])
     ahead = torch.tensor([[[100.0, 0.0, 3.0]]])
     pose, made = place.advance(east, look, ahead)
-    assert pose[0].tolist() == [300.0, 104.0, 0.0, 0.0] and torch.equal(made, ahead)
-    turned = torch.tensor([[200.0, 104.0, 45.0, 0.0]])  # to the south-east
+    assert pose[0].tolist() == [300.0, 104.0, 0.0, 0.0, 3.0] and torch.equal(made, ahead)
+    turned = torch.tensor([[200.0, 104.0, 45.0, 0.0, 0.0]])  # to the south-east
     pose, made = place.advance(turned, look, ahead)
-    torch.testing.assert_close(pose, torch.tensor([[200.0 + 100 / 2**0.5, 104.0, 45.0, 0.0]]))
+    torch.testing.assert_close(pose, torch.tensor([[200.0 + 100 / 2**0.5, 104.0, 45.0, 0.0, 3.0]]))
     torch.testing.assert_close(made, torch.tensor([[[50.0, -50.0, 3.0]]]))
-    south = torch.tensor([[200.0, 104.0, 90.0, 0.0]])
+    south = torch.tensor([[200.0, 104.0, 90.0, 0.0, -3.0]])
     pose, made = place.advance(south, look, ahead)
-    torch.testing.assert_close(pose, south, atol=1e-3, rtol=0)
-    lost = torch.tensor([[200.0, 300.0, 90.0, 0.0]])  # who stands where nobody stood may leave
+    torch.testing.assert_close(pose[:, :4], south[:, :4], atol=1e-3, rtol=0)
+    lost = torch.tensor([[200.0, 300.0, 90.0, 0.0, 0.0]])  # who stands where nobody stood may leave
     assert place.advance(lost, look, ahead)[0][0, 1] < 201
 
 
@@ -129,10 +171,11 @@ def test_a_parallax_moves_as_before_when_it_gets_to_know_a_place(tiny_parallax):
     seen, look = tiny_parallax.perceive(picture), torch.ones(2, 4, 2)
     moves, hidden = tiny_parallax.moves(seen, actions, tiny_parallax.no_pace(2))
     again, pace = placed.moves(seen, actions, placed.stand(picture, EDGE), look)
-    torch.testing.assert_close(again, moves)
+    torch.testing.assert_close(again[..., :2], moves[..., :2])
     torch.testing.assert_close(placed.hidden(pace), hidden)
     start = placed.pose(placed.stand(picture, EDGE))
     start[:, 3] = torch.rad2deg(seen.horizon.atan())  # the pitch is seen
+    moves[..., 2] = again[..., 2]  # and nobody sinks below the floor
     walked = placed.place.advance(start, look, moves * placed.config.unit)[0]
     torch.testing.assert_close(placed.pose(pace), walked, atol=1e-3, rtol=0)
     assert parallax_hash(placed) != parallax_hash(tiny_parallax)
@@ -172,7 +215,7 @@ def test_history_noise_spares_the_place():
 def test_windows_are_told_the_recorded_pose(tiny_place, place_latents, tiny_vae):
     clips = LatentClips(place_latents, "train")
     batch = clips.gather([(0, 1)], 3)
-    assert batch.place_channels == 0 and batch.pose.shape == (1, 4, 4)
+    assert batch.place_channels == 0 and batch.pose.shape == (1, 4, 5)
     clips.tell(Reprojector(tiny_vae, clips.meta["hfov"], tiny_place))
     told = clips.gather([(0, 1)], 3)
     assert told.place_channels == tiny_place.place_channels and torch.equal(

@@ -141,8 +141,11 @@ def test_few_colours_stand_for_many(count):
 
 def test_a_view_is_that_of_every_ray_by_itself(tower):
     """Rows are looked along in bands, only as far as they stay within the map: that changes nothing."""
-    pose = torch.tensor([[100.0, 100.0, 20.0, 8.0], [60.0, 90.0, 340.0, -6.0]])
+    tower.eye.fill_(105.0)
+    pose = torch.tensor([[100.0, 100.0, 20.0, 8.0, 105.0], [60.0, 90.0, 340.0, -6.0, 131.0]])
     whole = tower.view(pose, EDGE, STRETCH, 40, 64)
+    level = tower.view(pose[:, :4], EDGE, STRETCH, 40, 64)
+    assert torch.equal(level[0], whole[0]) and not torch.equal(level[1], whole[1])
     rays, asked = Rays(pose, EDGE, STRETCH, 40, 64), asked_at(2 * EDGE / 64)
     for camera, row, column in [(0, 0, 3), (0, 21, 30), (1, 13, 40), (1, 39, 60), (0, 17, 28), (1, 20, 33)]:
         nearness = 0.0
@@ -151,7 +154,8 @@ def test_a_view_is_that_of_every_ray_by_itself(tower):
             for far in reversed(asked[kind].tolist()):
                 x = float(pose[camera, 0] + rays.east[camera, 0, column] * far) % PERIOD
                 y = float(pose[camera, 1] + rays.north[camera, 0, column] * far) % PERIOD
-                level = math.floor((float(rays.up[camera, row, 0]) * far + BELOW) / size)
+                above = BELOW + float(pose[camera, 4]) - 105.0
+                level = math.floor((float(rays.up[camera, row, 0]) * far + above) / size)
                 side = tower.cells // 2**kind
                 codes = getattr(tower, f"codes{kind}").view(side, side, levels + 2)
                 if 0 <= level < levels and codes[int(y / size), int(x / size), level + 1]:

@@ -10,7 +10,7 @@ import torch
 
 from controls.action import ActionSpec, encode_rows
 from generator.data.latents import Batch, parallax_hash
-from generator.tokenizer.parallax import Parallax, Seen
+from generator.tokenizer.parallax import FADING, Parallax, Seen
 from generator.tokenizer.reproject import Reprojector, Views
 from generator.training.ego_learning import in_a_mirror
 from generator.training.histories import foreseen
@@ -22,7 +22,7 @@ PERIOD = 512.0  # of the tiny place
 def test_what_lies_ahead_is_taken_from_the_map_where_the_picture_does_not_show_it(tiny_vae, tiny_place):
     """The map's own view stays as it is; what turns into view, and what the map contradicts, is the map's."""
     turn, stretch = Reprojector(tiny_vae, 100.0, tiny_place), float(tiny_place.stretch)
-    pose = torch.tensor([[300.0, 77.0, 200.0, 4.0]])
+    pose = torch.tensor([[300.0, 77.0, 200.0, 4.0, 0.0]])
     true = tiny_place.place.map.view(pose, turn.edge, stretch, 64, 64)[:, :3].clamp(-1, 1)
     right = torch.ones(1, 1, 1, 64, 64)
     right[..., 32:] = 0.0
@@ -34,6 +34,28 @@ def test_what_lies_ahead_is_taken_from_the_map_where_the_picture_does_not_show_i
     torch.testing.assert_close(told.pictures[0, 1, :, :, 32:], true[0, :, :, 32:])
     wrong = replace(views, pictures=torch.stack([true, true + 1.2], dim=1))
     assert (turn.recalled(wrong, pose[:, None]).pictures[0, 1] - true[0]).abs().mean() < 0.01
+
+
+def test_a_picture_of_another_world_dissolves_into_the_place(tiny_vae, tiny_place):
+    """Its own view is familiar, noise is not: that stays at first, and what is strange fades frame by frame."""
+    turn, pose = Reprojector(tiny_vae, 100.0, tiny_place), torch.tensor([[300.0, 77.0, 200.0, 4.0, 0.0]])
+    view = tiny_place.place.map.view(pose, turn.edge, float(tiny_place.stretch), 64, 64)[:, :3].clamp(-1, 1)
+    other, given = -view, (pose, turn.edge, float(tiny_place.stretch))
+    coarse = tiny_place.place.map.view(*given, 20, 32)[:, :3].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert tiny_place.place.unlike(coarse, *given) < 0.01 < 0.3 < tiny_place.place.unlike(-coarse, *given)
+    views = Views(torch.stack([other, other], dim=1), torch.ones(1, 1, 1, 64, 64))
+    left = [
+        (turn.recalled(views, pose[:, None], torch.tensor([strange])).pictures[0, 1] - view[0]).abs().mean().item()
+        for strange in (1.0, 0.3, 0.1, 0.0)
+    ]
+    assert sorted(left, reverse=True) == left and left[-1] < 0.5 * left[0]
+    pace, strange = tiny_place.stand(other, turn.edge), []
+    for _ in range(24):
+        strange.append(tiny_place.strange(pace).item())
+        pace = turn.ahead(other, torch.zeros(1, 4, 2), torch.zeros(1, 4, 10), pace)[1]
+    assert strange == pytest.approx([FADING**k for k in range(24)], rel=1e-5)
+    known = tiny_place.paced(tiny_place.hidden(pace), pose)
+    assert tiny_place.strange(known) == 0.0, "a recorded pose is the place's own"
 
 
 def test_recalling_changes_what_lies_ahead_and_names_another_parallax(tiny_vae, tiny_place):
@@ -55,7 +77,7 @@ def test_recalling_changes_what_lies_ahead_and_names_another_parallax(tiny_vae, 
 
 def test_a_view_that_is_recalled_does_not_tremble_with_what_pictures_seem_to_show(tiny_place):
     """The pitch is read from the first picture and then added up: read again and again it shook the map's view."""
-    pace = tiny_place.paced(tiny_place.hidden(tiny_place.no_pace(1)), torch.tensor([[300.0, 77.0, 200.0, 4.0]]))
+    pace = tiny_place.paced(tiny_place.hidden(tiny_place.no_pace(1)), torch.tensor([[300.0, 77.0, 200.0, 4.0, 0.0]]))
     seen, look = Seen(torch.rand(1, 1, 16, 16), torch.tensor([0.4])), torch.ones(1, 4, 2)
     moves, after = tiny_place.moves(seen, torch.zeros(1, 4, 10), pace, look)
     path = tiny_place.place.path(tiny_place.pose(pace), look, moves * tiny_place.config.unit)
@@ -70,12 +92,12 @@ def test_a_view_that_is_recalled_does_not_tremble_with_what_pictures_seem_to_sho
 
 def test_a_map_tells_the_ego_motion_of_walls(tiny_place, tiny_parallax):
     """All around, from straight ahead to the right: turning turns it. Only what is told counts, not the picture."""
-    place, pose = tiny_place.place, torch.tensor([[300.0, 77.0, 200.0, 4.0], [41.0, 470.0, 20.0, -3.0]])
+    place, pose = tiny_place.place, torch.tensor([[300.0, 77.0, 200.0, 4.0, 0.0], [41.0, 470.0, 20.0, -3.0, 0.0]])
     told = place.known(pose)
     assert told.shape == (2, place.features) and told.min() >= 0 and told.max() > 0.05 and told.max() < 1
-    turned = place.known(pose + torch.tensor([0, 0, 45.0, 0]))
+    turned = place.known(pose + torch.tensor([0, 0, 45.0, 0, 0]))
     torch.testing.assert_close(turned, told.roll(-3, dims=1), atol=1e-3, rtol=0)
-    torch.testing.assert_close(place.known(pose + torch.tensor([PERIOD, 0, 0, 0])), told)
+    torch.testing.assert_close(place.known(pose + torch.tensor([PERIOD, 0, 0, 0, 0])), told)
     seen = [Seen(torch.rand(2, 1, 16, 16), torch.zeros(2)) for _ in range(2)]
     pace = tiny_place.paced(tiny_place.hidden(tiny_place.no_pace(2)), pose)
     moves = [tiny_place.moves(one, torch.ones(2, 4, 10), pace, torch.zeros(2, 4, 2))[0] for one in seen]
@@ -102,7 +124,7 @@ def test_walks_in_a_mirror(tiny_place):
 def test_own_histories_keep_the_horizon_as_play_does(tiny_vae, tiny_place, monkeypatch):
     """What lies ahead in a place that is recalled does not depend on the horizon read from a picture, as in play."""
     turn, views = Reprojector(tiny_vae, 100.0, tiny_place), []
-    pose = torch.tensor([[[300.0, 77.0, 200.0, 4.0], [300.0, 77.0, 200.0, 4.0]]])
+    pose = torch.tensor([[[300.0, 77.0, 200.0, 4.0, 0.0]] * 2])
     kept, empty = torch.rand(1, 1, 3, 64, 64) * 2 - 1, torch.zeros(1, 1, 4)
     batch = Batch(empty, empty, empty, empty, torch.ones(1, 1, 4, 2), moves=torch.ones(1, 1, 4, 3), pose=pose)
     for horizon in (0.1, -0.3):

@@ -54,6 +54,10 @@ def test_the_anchor_holds_what_was_foretold():
     assert loss.item() == pytest.approx((4.0 + 2.0) / 2) and judging.anchor_loss(real, real) == 0.0
     loss.backward()
     assert (fake.frames.grad > 0).all()
+    told = dataclasses.replace(real, recycled=torch.cat([recycled, torch.full((1, 2, 5, 2, 2), 7.0)], dim=2))
+    assert judging.anchor_loss(told, fake) == loss, "in a place the last channels are of it, and foretell nothing"
+    alone = dataclasses.replace(real, recycled=ahead)
+    assert judging.anchor_loss(alone, fake) == loss
 
 
 # --- one step -------------------------------------------------------------------------------------------------------

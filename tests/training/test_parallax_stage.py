@@ -13,13 +13,14 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.data.collect import collect
-from generator.data.latents import LatentClips, encode_dataset, parallax_hash
+from generator.data.latents import PLAN, LatentClips, encode_dataset, parallax_hash
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.training import adaptation, parallax
 from generator.training.ego_learning import ego_motion
 from generator.training.helpers import step_rng
 from generator.training.known_depth import know_depth
 from generator.training.parallax import ParallaxTraining, load_parallax, open_run, train
+from generator.training.place_learning import stood_on
 from generator.training.place_map import map_place
 from generator.training.windows import to_video
 
@@ -238,19 +239,26 @@ def test_depth_of_other_worlds_is_not_known(data_set, tmp_path):
 def test_a_map_by_true_depth_looks_as_the_recordings_do(houses):
     """What the engine drew, its poses and the rays of the map agree: a view beside it is less like the picture."""
     data = Dataset.open(houses)
-    walked = np.concatenate([data.clip(index).pose[:, :2] for index in data.select("train")])
-    period = 64.0 * np.ceil(np.ptp(walked, axis=0).max() / 64) + 512
+    walked = np.concatenate([stood_on(data.clip(index).pose) for index in data.select("train")])
+    period = 64.0 * np.ceil(np.ptp(walked[:, :2], axis=0).max() / 64) + 512
     parallax = Parallax(ParallaxConfig(size=data.size, period=float(period), levels=10)).requires_grad_(False)
     parallax.log_stretch.fill_(float(np.log(1.2)))
+    parallax.place.remember(torch.from_numpy(walked).float())
     map_place(parallax, data, 60, np.random.default_rng(0), known=True)
     edge, errors, others = float(np.tan(np.deg2rad(data.meta["hfov"]) / 2)), [], []
     for index in data.select("train"):
         clip = data.clip(index)
         for frame in (0, 20, 40):
             picture = to_video(clip.frames(frame, 1))
-            pose = torch.from_numpy(clip.pose[frame, [0, 1, 3, 4]]).float()[None]
+            pose = torch.from_numpy(clip.pose[frame, PLAN]).float()[None]
             for turn, found in ((0.0, errors), (12.0, others)):
-                view = parallax.place.map.view(pose + torch.tensor([0, 0, turn, 0]), edge, 1.2, 160, 256)[:, :3]
+                view = parallax.place.map.view(pose + torch.tensor([0, 0, turn, 0, 0]), edge, 1.2, 160, 256)[:, :3]
                 found.append(float((view - picture).square().mean()))
     assert np.mean(errors) < 0.6 * np.mean(others), (np.mean(errors), np.mean(others))
     assert 1000 < len(parallax.place.map.where) < parallax.place.map.blocks / 4
+
+
+def test_who_rises_or_falls_does_not_stand():
+    pose = np.zeros((6, 5), np.float32)
+    pose[:, 2] = [105, 105, 105, 113, 118, 105.05]
+    assert stood_on(pose)[:, 2].tolist() == [105, 105, np.inf, np.inf, np.inf, np.inf]

@@ -214,6 +214,30 @@ def test_forced_steps_follow_the_truth(config, tmp_path):
     assert abs(segment.noise.mean()) < 0.1 and segment.noise.std() == pytest.approx(1.0, abs=0.1)
 
 
+def test_own_histories_in_the_place_of_rollouts(config, tmp_path):
+    """One pass after guesses of the student's own; what is judged was made after its own frames, as a real clip was."""
+    config = dataclasses.replace(config, rounds=3, reuse=2, accumulate=2)
+    run, _, drawer = adversarial.open_stage(config, tmp_path)
+    channels, ages = run.dit.config.latent_channels, []
+    for step in range(4):
+        run.step = step
+        (parts,) = segments(run, config, drawer)
+        ages.append([held.age for held in drawer.histories])
+        assert len(parts) == 2 and not torch.equal(parts[0][0].noise, parts[1][0].noise)
+        for segment, real in parts:
+            made, again = segment.rolled, segment.again(run.dit)
+            assert torch.equal(made.frames, again.frames) and again.frames.requires_grad
+            for clip in (made, again):
+                assert torch.equal(clip.recycled[:, 1:, :channels], clip.frames[:, :-1])
+                assert (
+                    torch.equal(clip.recycled[:, 0, :channels], real.recycled[:, 0, :channels])
+                    and not clip.recycled.requires_grad
+                )
+            assert not torch.equal(segment.recycled[:, 1:, :channels], real.recycled[:, 1:, :channels])
+            assert torch.equal(segment.conditions.target, real.frames)
+    assert ages == [[1, 1], [1, 1], [2, 2], [2, 2]]
+
+
 def test_what_is_judged_is_the_rollout_itself(config, tmp_path, latents):
     """Bit for bit what play makes from the same first pictures, actions and seed."""
     config = dataclasses.replace(config, accumulate=2, segments=2)
