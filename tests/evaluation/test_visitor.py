@@ -15,7 +15,7 @@ class Floor:
     """A world of ground alone: keys walk, walls stop."""
 
     def __init__(self, place, x, y, yaw):
-        self.place, self.at = place, torch.tensor([[x, y, yaw, 0.0]])
+        self.place, self.at = place, torch.tensor([[x, y, yaw, 0.0, 0.0]])
 
     @property
     def pose(self):
