@@ -55,6 +55,7 @@ SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
 LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
 PLACES, APART, TURNS, KEPT = 10, 48.0, 6, 3  # places and headings that are tried, map units between places
 SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degrees about what is kept, in turn finer
+LIFT, CLEARLY = 24.0, 0.9  # map units of a jump, and how much more alike a view from there must be
 AT_ONCE = 64  # views
 STEEPEST = 60.0  # degrees of pitch
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
@@ -212,7 +213,7 @@ class Place(nn.Module):
 
     def find(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
         """As `locate` for pictures of a known pitch (n,) in degrees; with a map the pose (n, 5) whose view is most like
-        the picture, near any of the places that it might show.
+        the picture, near any of the places that it might show, on the floor or in a jump.
         """
         if self.map is None:
             found = self.locate(picture)
@@ -236,12 +237,22 @@ class Place(nn.Module):
         def best(poses: Tensor, count: int) -> Tensor:
             return poses[self._apart(aim, poses, edge, stretch).argsort()[:count]]
 
-        kept = best(self._candidates(picture, pitch), KEPT)
-        for scale in FINER:
-            steps = torch.cartesian_prod(*[torch.tensor([-s, 0.0, s], device=kept.device) for s in SPREAD])
-            near = (kept[:, None, :3] + steps * scale).flatten(0, 1)
-            kept = best(self._stood(near[:, :2], near[:, 2], kept[:1, 3].expand(len(near))), KEPT)
-        return self._stood(torch.remainder(kept[:1, :2], self.period), kept[:1, 2], kept[:1, 3])
+        def closer(kept: Tensor, spread: tuple[float, ...]) -> Tensor:
+            for scale in FINER:
+                each = [torch.tensor([-s, 0.0, s] if s else [0.0], device=kept.device) for s in spread]
+                steps = torch.cartesian_prod(*each) * scale
+                near = (kept[:, None, [0, 1, 2, 4]] + steps).flatten(0, 1)
+                stood = self._stood(near[:, :2], near[:, 2], kept[:1, 3].expand(len(near)))
+                height = torch.maximum(stood[:, 4], near[:, 3]) if spread[3] else stood[:, 4]
+                kept = best(torch.cat([stood[:, :4], height[:, None]], dim=1), KEPT)
+            return kept[:1]
+
+        likely = best(self._candidates(picture, pitch), KEPT)
+        raised = torch.cat([likely[:, :4], likely[:, 4:] + LIFT], dim=1)
+        found = torch.cat([closer(likely, (*SPREAD, 0.0)), closer(raised, (*SPREAD, LIFT / 2))])
+        found[:, 0:2] = torch.remainder(found[:, 0:2], self.period)
+        on_floor, in_air = self._apart(aim, found, edge, stretch)
+        return torch.where(in_air < CLEARLY * on_floor, found[1:], found[:1])
 
     def _stood(self, plan: Tensor, yaw: Tensor, pitch: Tensor) -> Tensor:
         """Poses (n, 5) of one who stands at plan positions (n, 2), with yaw and pitch (n,) in degrees."""
