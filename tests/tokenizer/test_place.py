@@ -368,9 +368,9 @@ def test_a_map_tells_where_a_picture_was_taken_more_exactly(tiny_place, monkeypa
     after = place.distances(place.find(picture, pose[:, 3], EDGE, stretch), pose)
     assert after["place_most"] < 6.0 < before["place_half"] and after["heading_most"] < 1.5 < before["heading_half"]
     assert (place.find(picture, pose[:, 3], EDGE, stretch)[:, 4] == 0.0).all(), "who stands is found standing"
+    assert torch.equal(Place(PERIOD, True).find(picture, pose[:, 3], EDGE, stretch)[:, 3], pose[:, 3])
     air = torch.nn.functional.pad(pose, (0, 1), value=30.0)[1:]
     picture = torch.nn.functional.interpolate(place.map.view(air, EDGE, stretch, 40, 64)[:, :3], (80, 128))
     said = iter([place.aim(pose[1:] + torch.tensor([5.0, -4.0, 1.0, 0.0]))])
     jumped = place.find(picture, pose[1:, 3], EDGE, stretch)
     assert (jumped[0, 4] - 30.0).abs() < 8.0, "or in a jump"
-    assert torch.equal(Place(PERIOD, True).find(picture, pose[:, 3], EDGE, stretch)[:, 3], pose[:, 3])
