@@ -261,4 +261,4 @@ def test_a_map_by_true_depth_looks_as_the_recordings_do(houses):
 def test_who_rises_or_falls_does_not_stand():
     pose = np.zeros((6, 5), np.float32)
     pose[:, 2] = [105, 105, 105, 113, 118, 105.05]
-    assert stood_on(pose)[:, 2].tolist() == [105, 105, np.inf, np.inf, np.inf, np.inf]
+    assert stood_on(pose)[:, 2].tolist() == [np.inf, 105, np.inf, np.inf, np.inf, np.inf]
