@@ -52,10 +52,8 @@ def make(args: argparse.Namespace) -> str:
 
     if args.data is None or not args.name:
         raise UserError("A scene needs --data DIR and --name NAME; add them.")
-    dataset = Dataset.open(args.data)
-
     title = args.title or args.name
-    return str(export_scene(dataset, args.clip, args.frame, args.name, title, args.caption, args.out))
+    return str(export_scene(Dataset.open(args.data), args.clip, args.frame, args.name, title, args.caption, args.out))
 
 
 def recorded(folder: Path | None, out: Path) -> Iterator[Pixels]:
