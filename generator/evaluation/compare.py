@@ -25,8 +25,9 @@ from generator.config import override
 from generator.data.clips import Dataset
 from generator.evaluation.frechet import AlexNet, PictureNetwork
 from generator.evaluation.fvd import I3D
-from generator.evaluation.walker import Walker, sampler_of
+from generator.evaluation.walker import Walker
 from generator.evaluation.yardstick import Measure, Yardstick
+from generator.runtime.multistep import sampler_in
 from generator.training import adaptation, adversarial
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.perceptual import Lpips
@@ -143,7 +144,7 @@ def row_of(asked: Comparison, name: str, yardstick: Callable[[], Yardstick], say
         say(f"{name}: left out, {reason}")
         return {"title": kind.title, "left_out": str(reason)}
     weights = load_weights(folder)
-    sampler = sampler_of(folder, weights, kind.nfe)
+    sampler = sampler_in(folder, weights, kind.nfe) if kind.nfe > 1 else None
     key = {
         "weights": weights.hash,
         "sampler": sampler.label if sampler else "",

@@ -24,7 +24,8 @@ from controls.camera import Camera
 from generator.checkpoint import Weights
 from generator.data.latents import PLAN, reprojected, video_tensor
 from generator.evaluation.motion import View, turned
-from generator.rollout import Conditions, Eye, advance, frame_noise, start, with_ahead
+from generator.rollout import frame_noise, with_ahead
+from generator.samplers.sampler import Sampler
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.training.perceptual import Lpips
 from generator.training.windows import to_frames
@@ -69,20 +70,6 @@ class Inputs:
     look: Tensor
     pose: Tensor | None = None
 
-    def conditions(self) -> Conditions:
-        """The same as a batch of one, as `rollout` takes it."""
-        return Led(self.actions[None], self.rays[None], self.look[None])
-
-
-@dataclass(frozen=True)
-class Led:
-    """`rollout.Conditions`."""
-
-    actions: Tensor
-    rays: Tensor
-    look: Tensor
-    pace: Tensor | None = None
-
 
 @torch.inference_mode()
 def prepare(
@@ -115,11 +102,11 @@ def prepare(
 
 
 @torch.inference_mode()
-def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
-    """Every latent frame from its true past in one evaluation: (F, C, H, W).
+def next_latents(weights: Weights, inputs: Inputs, seed: int, sampler: Sampler | None = None) -> Tensor:
+    """Every latent frame from its true past in one evaluation at t = 1, or in a sampler's calls: (F, C, H, W).
 
-    One whole-clip forward at t = 1 under the causal mask: each frame sees the true recycled frames before it and the
-    noise that a rollout of this seed would use, so frame k is what `step` gives when its whole history was real.
+    Whole-clip forwards under the causal mask: each frame sees the true recycled frames before it and the noise that a
+    rollout of this seed would use, so frame k is what `step` gives when all that it recycled was real.
     """
     target = inputs.latents[1:]
     noise = torch.stack([frame_noise(seed, k, tuple(target.shape[1:])) for k in range(len(target))])
@@ -129,23 +116,11 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int) -> Tensor:
         ahead = turn.told(ahead, None if inputs.pose is None else inputs.pose[1:])
     given = (noise, with_ahead(inputs.latents[:-1], ahead), inputs.actions, inputs.rays)
     noise, recycled, actions, rays = (v[None] for v in given)
-    velocity = weights.dit(noise, recycled, torch.ones(1), actions, rays)
-    return (noise - velocity)[0]
 
+    def velocity(call: int, x: Tensor, t: Tensor) -> Tensor:
+        return weights.dit(x, recycled, t.to(x).expand(1), actions, rays)
 
-@torch.inference_mode()
-def free_pictures(weights: Weights, inputs: Inputs, seed: int) -> Pixels:
-    """A free rollout from the first frame under the clip's own actions, as `World` shows it: uint8 (T, Y, X, 3)."""
-    eye = Eye(weights.tokenizer, weights.config.hfov, weights.parallax)
-    led, first = inputs.conditions(), inputs.latents[:1]
-    eye.open(first)
-    state, shown = start(weights.dit, first, seed), [to_frames(eye.video[0])]
-    for k in range(len(inputs.actions)):
-        given = (led.actions[:, k], led.rays[:, k])
-        ahead = eye.ahead(led.look[:, k], led.actions[:, k]) if weights.dit.config.reproject else None
-        eye.see(advance(weights.dit, state, *given, ahead))
-        shown.append(to_frames(eye.video[0]))
-    return np.concatenate(shown)
+    return (sampler(velocity, noise) if sampler else noise - velocity(0, noise, torch.ones(())))[0]
 
 
 class Composer:

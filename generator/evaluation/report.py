@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from controls.camera import Camera
 from controls.errors import UserError
-from generator.checkpoint import Weights, load_weights
+from generator.checkpoint import Weights
 from generator.data.clips import Clip, Dataset
 from generator.evaluation import place_walks
 from generator.evaluation.control import Walk, measure_control
@@ -48,13 +48,13 @@ from generator.evaluation.quality import (
     Pixels,
     Scores,
     decoded,
-    free_pictures,
     next_latents,
     prepare,
     repeated,
     shifted,
 )
 from generator.evaluation.video_distance import deal, fvd_figures
+from generator.evaluation.walker import Walker, led, open_walker
 from generator.tokenizer.place import Place
 from generator.training.perceptual import Lpips
 from generator.world import World
@@ -70,7 +70,8 @@ class Settings:
     """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none),
     `place` seconds of each walk through a world that is one place (0: none).
 
-    `split` may be several with commas, the first of which has the plain names.
+    `split` may be several with commas, the first of which has the plain names. `nfe` calls make a latent frame: more
+    than one are the many-step teacher on its learned times, or on uniform ones (World's backend is torch then).
     """
 
     clips: int = 16
@@ -83,6 +84,7 @@ class Settings:
     place: int = 0
     backend: str = "auto"
     threads: int = 0
+    nfe: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class Stretch:
     clip: Clip
     frames: Pixels
     ticks: int
+
+    @property
+    def driven(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Its keys (T, K) and look (T, 2)."""
+        return self.clip.keys[: len(self.frames)], self.clip.look[: len(self.frames)]
 
     @property
     def walk(self) -> Walk:
@@ -140,7 +147,8 @@ def evaluate(
         raise UserError("--clips is 1 or more, --drift and --threads are 0 or more; check the numbers.")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    loaded, dataset = load_weights(Path(weights)), Dataset.open(data)
+    walker, dataset = open_walker(Path(weights), settings.nfe), Dataset.open(data)
+    loaded = walker.weights
     _check(loaded, dataset)
     config, splits = loaded.config, clips_of(dataset, settings.split)
     lpips = Lpips("alexnet")
@@ -156,14 +164,14 @@ def evaluate(
     if settings.drift:
         plan.cut(config.fps, config.action_spec.ticks)
     if settings.drift or place:
-        world = World(Path(weights), settings.backend, settings.threads or torch.get_num_threads())
+        world = World(Path(weights), settings.backend, settings.threads or torch.get_num_threads(), settings.nfe)
     report: dict[str, Any] = {}
     sheets: list[Sheet] = []
     for split, clips in splits.items():
-        found, shown = clip_figures(loaded, dataset, clips, settings, Scores(lpips), network, say)
+        found, shown = clip_figures(walker, dataset, clips, settings, Scores(lpips), network, say)
         for dealt in windows[split]:
             assert i3d is not None
-            found |= fvd_figures(loaded, dataset, dealt, i3d, say)
+            found |= fvd_figures(walker, dataset, dealt, i3d, say)
         if settings.fvd:
             found["fvd.few"] = min(found[f"fvd.{length}.windows"] for length in LENGTHS) < ENOUGH
         report |= found if split == first else {f"{split}.{name}": value for name, value in found.items()}
@@ -181,6 +189,8 @@ def evaluate(
         "weights_hash": loaded.hash,
         "preset": config.preset,
         "stage": config.stage,
+        "nfe": settings.nfe,
+        "sampler": walker.sampler.label if walker.sampler else "",
         "world": config.world,
         "split": settings.split,
         "clips": min(settings.clips, len(splits[first])),
@@ -210,7 +220,7 @@ def clips_of(dataset: Dataset, text: str) -> dict[str, list[int]]:
 
 
 def clip_figures(
-    weights: Weights,
+    walker: Walker,
     dataset: Dataset,
     clips: list[int],
     settings: Settings,
@@ -219,14 +229,14 @@ def clip_figures(
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[Sheet]]:
     """Everything that is measured clip by clip, and the first clips beside their rollouts."""
-    chosen, spec = clips[: settings.clips], weights.config.action_spec
+    chosen, weights, spec = clips[: settings.clips], walker.weights, walker.spec
     rest = clips[len(chosen) :]
     others = [rest[i * len(rest) // len(chosen)] for i in range(len(chosen))] if len(rest) >= len(chosen) else rest
     stills, sheets = Stills(network), []
     real, made, energy = [], [], np.zeros(2)
     for seed, index in enumerate(chosen):
         stretch = stretch_of(dataset.clip(index), spec.ticks)
-        pictures = judge(weights, stretch, scores, stills, seed)
+        pictures = judge(walker, stretch, scores, stills, seed)
         real.append(stretch.walk)
         made.append(stretch.driving(pictures))
         energy += [motion_energy(pictures), motion_energy(stretch.frames)]
@@ -241,25 +251,24 @@ def clip_figures(
         half = real[seed % len(real)].frames[spec.ticks :: spec.ticks]
         count = min(len(frames), len(half))
         scores.add("halves", frames[:count], half[:count])
-    config = weights.config
-    camera = Camera(config.hfov, config.picture[0] / config.picture[1])
     report: dict[str, Any] = dict.fromkeys((f"{f}.{m}" for f in (*FAMILIES, "halves") for m in ("psnr", "lpips")), None)
     report |= scores.means() | stills.figures()
     for name, walks in (("control", made), ("control.real", real)):
-        figures = measure_control(walks, spec, camera, config.fps)
+        figures = measure_control(walks, spec, walker.camera, walker.fps)
         report |= {f"{name}.{key}": value for key, value in figures.items()}
     ratio = float(energy[0] / energy[1]) if energy[1] else None
     return report | {"motion_energy.ratio": ratio, "motion_energy.static": ratio is not None and ratio < STATIC}, sheets
 
 
-def judge(weights: Weights, stretch: Stretch, scores: Scores, stills: Stills, seed: int) -> Pixels:
+def judge(walker: Walker, stretch: Stretch, scores: Scores, stills: Stills, seed: int) -> Pixels:
     """Score one stretch in every way; returns the pictures of its free rollout (T, Y, X, 3)."""
     frames, clip, ticks = stretch.frames, stretch.clip, stretch.ticks
-    count = len(frames)
-    inputs = prepare(weights, frames, clip.keys[:count], clip.look[:count], clip.pose[:count])
+    count, weights = len(frames), walker.weights
+    inputs = prepare(weights, frames, *stretch.driven, clip.pose[:count])
     baselines = _Baselines(scores, stretch, View(frames.shape[2], frames.shape[1], weights.config.hfov))
     rebuilt, following = [], []
-    for k, (again, guess) in enumerate(decoded(weights, inputs.latents, next_latents(weights, inputs, seed), inputs)):
+    following_latents = next_latents(weights, inputs, seed, walker.sampler)
+    for k, (again, guess) in enumerate(decoded(weights, inputs.latents, following_latents, inputs)):
         part = slice(max(0, 1 + (k - 1) * ticks), 1 + k * ticks)
         scores.add("tokenizer", again, frames[part], every=False)
         if guess is not None:
@@ -267,7 +276,7 @@ def judge(weights: Weights, stretch: Stretch, scores: Scores, stills: Stills, se
             baselines.add("next", k, k - 1, every=False)
             rebuilt.append(again[-1])
             following.append(guess[-1])
-    pictures = free_pictures(weights, inputs, seed)
+    pictures = led(walker, frames[0], *stretch.driven, seed)
     for name, k in HORIZONS.items():
         if k * ticks < count:
             part = slice(1 + (k - 1) * ticks, 1 + k * ticks)

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from controls.errors import UserError
-from generator.checkpoint import Weights
 from generator.data.clips import Clip, Dataset
 from generator.evaluation.frechet import Features, apart, fit
 from generator.evaluation.fvd import I3D, features, pieces
-from generator.evaluation.quality import decoded, free_pictures, prepare
+from generator.evaluation.quality import decoded, prepare
+from generator.evaluation.walker import Walker, led
 
 FEWEST = 2  # windows in each hand
 
@@ -55,11 +55,11 @@ def deal(dataset: Dataset, clips: list[int], length: int, limit: int) -> list[Wi
 
 
 def fvd_figures(
-    weights: Weights, dataset: Dataset, windows: list[Window], network: I3D, say: Callable[[str], None]
+    walker: Walker, dataset: Dataset, windows: list[Window], network: I3D, say: Callable[[str], None]
 ) -> dict[str, float | int]:
     """`fvd.LENGTH` and what stands beside it, for windows of one length."""
     length = windows[0].end - windows[0].start - 1
-    ticks = weights.config.action_spec.ticks
+    ticks = walker.spec.ticks
     assert length % ticks == 0, f"{length} frames are not whole latent frames of {ticks}"
     rows: dict[str, list[Features]] = {"reference": [], "real": [], "rebuilt": [], "free": []}
     held: tuple[int, Clip | None] = (-1, None)
@@ -68,7 +68,7 @@ def fvd_figures(
             held = (window.clip, dataset.clip(window.clip))
         clip = held[1]
         assert clip is not None
-        for name, pictures in _versions(weights, clip, window, number).items():
+        for name, pictures in _versions(walker, clip, window, number).items():
             rows[name].append(features(pictures[None, 1:], network))
         if number % 16 == 15:
             say(f"fvd.{length}: {number + 1} of {len(windows)} windows")
@@ -84,12 +84,13 @@ def fvd_figures(
     }
 
 
-def _versions(weights: Weights, clip: Clip, window: Window, seed: int) -> dict[str, np.ndarray]:
+def _versions(walker: Walker, clip: Clip, window: Window, seed: int) -> dict[str, np.ndarray]:
     """The videos of a window (1 + T, Y, X, 3): the reference alone, or real, rebuilt and freely rolled out."""
     part = slice(window.start, window.end)
     frames = clip.frames(window.start, window.end - window.start)
     if not window.judged:
         return {"reference": frames}
-    inputs = prepare(weights, frames, clip.keys[part], clip.look[part], clip.pose[part])
+    keys, look, weights = clip.keys[part], clip.look[part], walker.weights
+    inputs = prepare(weights, frames, keys, look, clip.pose[part])
     rebuilt = np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
-    return {"real": frames, "rebuilt": rebuilt, "free": free_pictures(weights, inputs, seed)}
+    return {"real": frames, "rebuilt": rebuilt, "free": led(walker, frames[0], keys, look, seed)}

@@ -11,34 +11,52 @@ Does not know about backends, windows or what its pictures are measured by.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from controls.action import Action, encode
+from controls.action import Action, ActionSpec, encode
 from controls.camera import Camera
-from generator.checkpoint import Weights
+from controls.errors import UserError
+from generator.checkpoint import Weights, load_weights
 from generator.model import multistep
-from generator.model.sampler_file import expect_sampler, load_sampler
 from generator.rollout import Eye, advance, frame_noise, start, with_ahead
 from generator.runtime.encode import encode_picture
-from generator.runtime.multistep import EVEN, UNLEARNED
-from generator.samplers.sampler import Sampler, shifted_sampler
+from generator.runtime.multistep import sampler_in, teacher_of
+from generator.samplers.sampler import Sampler
 from generator.training.windows import to_frames
 
 Pixels = npt.NDArray[np.uint8]
+Keys = npt.NDArray[np.uint8]
+Look = npt.NDArray[np.float32]
 
 
-def sampler_of(folder: Path, weights: Weights, nfe: int) -> Sampler | None:
-    """How `nfe` calls make a latent frame: learned times where the folder has them, else uniform ones; None for one."""
-    if nfe == 1:
-        return None
-    path = folder / "times" / f"nfe-{nfe}.yaml"
-    if path.is_file():
-        return expect_sampler(load_sampler(path, weights.hash), path, nfe=nfe)
-    return shifted_sampler(*UNLEARNED, nfe, EVEN)
+class Walks(Protocol):
+    """What can be led through a clip: a walker, or anything that plays like it."""
+
+    spec: ActionSpec
+    fps: float
+    camera: Camera
+
+    def reset(self, picture: Pixels, seed: int) -> Pixels:
+        """Begin: (1, Y, X, 3)."""
+
+    def step(self, action: Action) -> Pixels:
+        """The video frames of one latent frame: (ticks, Y, X, 3)."""
+
+
+def led(world: Walks, picture: Pixels, keys: Keys, look: Look, seed: int) -> Pixels:
+    """A free rollout from a picture (Y, X, 3) under the ticks of a clip that begins with it: (T, Y, X, 3).
+
+    keys (T, K) and look (T, 2), whose first row is the picture's own; whole latent frames.
+    """
+    shown, ticks = [world.reset(picture, seed)], world.spec.ticks
+    for k in range(1, len(keys), ticks):
+        shown.append(world.step(Action(keys[k : k + ticks], look[k : k + ticks])))
+    return np.concatenate(shown)
 
 
 class Walker:
@@ -80,3 +98,16 @@ class Walker:
         recycled = with_ahead(self.last, ahead)
         self.last = multistep.sample_next(dit, self.many, self.sampler, noise, recycled, actions, rays)
         return self.last
+
+
+def open_walker(folder: Path, nfe: int) -> Walker:
+    """Weights as the quality dial plays them, with any number of calls: 1 is the folder's own network, more the teacher.
+
+    UserError when there is no teacher, or `nfe` is none.
+    """
+    if nfe < 1:
+        raise UserError(f"--nfe is {nfe}; give 1, or more network calls per latent frame.")
+    if nfe == 1:
+        return Walker(load_weights(folder))
+    found, weights = teacher_of(folder)
+    return Walker(weights, sampler_in(found, weights, nfe))

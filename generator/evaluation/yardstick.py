@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
-from controls.action import Action, ActionSpec
-from controls.camera import Camera
 from controls.replay import built_in
 from generator.data.clips import Dataset
 from generator.evaluation.control import measure_control
 from generator.evaluation.drift import Plan, Tally, starting_clips, watch
 from generator.evaluation.frechet import Features, PictureNetwork, Pixels, apart, fit
 from generator.evaluation.fvd import I3D, LENGTHS, features
-from generator.evaluation.report import Stretch, motion_energy, stretch_of
+from generator.evaluation.report import motion_energy, stretch_of
+from generator.evaluation.walker import Walks, led
 
 Say = Callable[[str], None]
 ENDS = ("first", "last")
@@ -47,20 +45,6 @@ class Measure:
     def plan(self) -> Plan:
         """The same as drift has it."""
         return Plan(self.frames, self.rollouts, self.seconds)
-
-
-class Walks(Protocol):
-    """What is measured: a walker, or anything that plays like it."""
-
-    spec: ActionSpec
-    fps: float
-    camera: Camera
-
-    def reset(self, picture: Pixels, seed: int) -> Pixels:
-        """Begin: (1, Y, X, 3)."""
-
-    def step(self, action: Action) -> Pixels:
-        """The video frames of one latent frame: (ticks, Y, X, 3)."""
 
 
 class Yardstick:
@@ -89,7 +73,7 @@ class Yardstick:
         stretches = [stretch_of(self.dataset.clip(index), world.spec.ticks) for index in self._clips()]
         made, energy = [], np.zeros(2)
         for seed, stretch in enumerate(stretches):
-            pictures = led(world, stretch, seed)
+            pictures = led(world, stretch.frames[0], *stretch.driven, seed)
             made.append(stretch.driving(pictures))
             energy += [motion_energy(pictures), motion_energy(stretch.frames)]
             say(f"clip {seed + 1} of {len(stretches)}")
@@ -128,15 +112,6 @@ class Yardstick:
             assert self.films is not None
             found[f"fvd.16.{end}"] = apart(fit(np.concatenate(films[end])), fit(self.films))
         return found
-
-
-def led(world: Walks, stretch: Stretch, seed: int) -> Pixels:
-    """A free rollout from a real clip's first picture under its own actions: (T, Y, X, 3)."""
-    shown = [world.reset(stretch.frames[0], seed)]
-    for k in range(1, len(stretch.frames), stretch.ticks):
-        part = slice(k, k + stretch.ticks)
-        shown.append(world.step(Action(stretch.clip.keys[part], stretch.clip.look[part])))
-    return np.concatenate(shown)
 
 
 def video_features(frames: Pixels, i3d: I3D) -> Features:

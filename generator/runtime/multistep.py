@@ -83,25 +83,38 @@ class MultistepTransformer:
         self.recycled, self.run = to_tensor(state["recycled"], torch.empty(0)), run
 
 
-def load_teacher(folder: Path, nfe: int) -> tuple[Weights, Sampler]:
-    """The many-step teacher of a weights folder and its sampler of `nfe` calls: learned, or uniform times.
-
-    The teacher is the folder itself, if its stage is one that may be asked at any time, or `teacher` inside it; grids
-    lie in the teacher's `times/nfe-N.yaml`. UserError when there is no teacher or its grid is another's.
+def teacher_of(folder: Path) -> tuple[Path, Weights]:
+    """The many-step teacher of a weights folder and where it lies: the folder itself, if its stage is one that may be
+    asked at any time, or `teacher` inside it. UserError when there is none.
     """
-    if not FEWEST <= nfe <= MOST:
-        raise UserError(f"{nfe} network calls per latent frame are not offered; give 1, or {FEWEST} to {MOST}.")
     inner = folder / "teacher"
-    weights = load_weights(inner if inner.is_dir() else folder)
+    found = inner if inner.is_dir() else folder
+    weights = load_weights(found)
     if weights.config.stage not in MANY_STEP:
         raise UserError(
             f"The weights at {folder} make a latent frame in one call and have no many-step teacher; play with --nfe 1 "
             f"or give adaptation weights with --weights."
         )
-    path = (inner if inner.is_dir() else folder) / "times" / f"nfe-{nfe}.yaml"
+    return found, weights
+
+
+def load_teacher(folder: Path, nfe: int) -> tuple[Weights, Sampler]:
+    """The many-step teacher of a weights folder and its sampler of `nfe` calls: learned, or uniform times.
+
+    Grids lie in the teacher's `times/nfe-N.yaml`. UserError when there is no teacher or its grid is another's.
+    """
+    if not FEWEST <= nfe <= MOST:
+        raise UserError(f"{nfe} network calls per latent frame are not offered; give 1, or {FEWEST} to {MOST}.")
+    found, weights = teacher_of(folder)
+    return weights, sampler_in(found, weights, nfe)
+
+
+def sampler_in(folder: Path, weights: Weights, nfe: int) -> Sampler:
+    """How `nfe` calls make a latent frame: learned times where the folder has them, else uniform ones."""
+    path = folder / "times" / f"nfe-{nfe}.yaml"
     if path.is_file():
-        return weights, expect_sampler(load_sampler(path, weights.hash), path, nfe=nfe)
-    return weights, shifted_sampler(*UNLEARNED, nfe, EVEN)
+        return expect_sampler(load_sampler(path, weights.hash), path, nfe=nfe)
+    return shifted_sampler(*UNLEARNED, nfe, EVEN)
 
 
 def check_torch(name: str) -> None:

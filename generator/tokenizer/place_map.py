@@ -18,8 +18,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from controls.errors import UserError
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
@@ -42,7 +46,7 @@ class PlaceMap(nn.Module):
 
     Kept are the numbers of the finest blocks (`where`), which of the colours of the `palette` they have (`what`, from
     1), the `sky`, and how high the recordings' `eye` mostly was; `codes` are the blocks of each kind, dense, 0 where
-    there is nothing.
+    there is nothing, and `tops` how many levels of each column of them are not empty above.
     """
 
     where: Tensor
@@ -50,6 +54,7 @@ class PlaceMap(nn.Module):
     palette: Tensor
     sky: Tensor
     eye: Tensor
+    tops: tuple[Tensor, ...]
 
     def __init__(self, period: float, levels: int) -> None:
         super().__init__()
@@ -103,7 +108,7 @@ class PlaceMap(nn.Module):
     def spread(self) -> None:
         """Make the dense blocks of what is kept."""
         palette, number, what = self.palette.float(), self.where.long(), self.what
-        colour = palette[what.long()]
+        colour, tops = palette[what.long()], []
         for kind in range(KINDS):
             side, levels = self.cells // 2**kind, self.heights // 2**kind
             if kind:
@@ -113,19 +118,35 @@ class PlaceMap(nn.Module):
             code = torch.zeros(side**2 * (levels + 2), dtype=torch.uint8, device=number.device)
             code[padded(number, levels)] = what
             setattr(self, f"codes{kind}", code)
+            tops.append(tops_of(code, levels))
+        self.tops = tuple(tops)
 
     def sky_cells(self, azimuth: Tensor, up: Tensor) -> Tensor:
         """Numbers of the sky's cells in directions: azimuth in degrees, `up` as a slope, which go together."""
-        turn = (torch.remainder(azimuth, 360.0) / 360.0 * TURNS).long().clamp_(max=TURNS - 1)
-        slope = ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
-        return slope * TURNS + turn
+        return self.sky_slope(up) * TURNS + self.sky_turn(azimuth)
+
+    def sky_turn(self, azimuth: Tensor) -> Tensor:
+        """Which of the sky's TURNS azimuths in degrees lie in."""
+        return (torch.remainder(azimuth, 360.0) / 360.0 * TURNS).long().clamp_(max=TURNS - 1)
+
+    def sky_slope(self, up: Tensor) -> Tensor:
+        """Which of the sky's SLOPES lie in."""
+        return ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
 
     def view(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
         """What a camera at pose (n, 4 or 5), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours
-        in [-1, 1] and nearness in 1 / UNIT map units.
+        in [-1, 1] and nearness in 1 / UNIT map units. UserError when the pose is not finite.
         """
-        rays = Rays(pose, edge, stretch, height, width)
-        asked = [far.to(pose.device) for far in asked_at(2 * edge / width)]
+        rays = Rays(pose.detach(), edge, stretch, height, width)
+        asked = asked_at(2 * edge / width)
+        if self.sky.device.type == "cpu":
+            return self._look(rays, asked)
+        return self.view_of_tensors(rays, asked)
+
+    def view_of_tensors(self, rays: Rays, asked: list[Tensor]) -> Tensor:
+        """As `view`, with every ray asking at all distances (one tensor for each kind of blocks), on any device."""
+        pose, height = rays.pose, rays.up.shape[1]
+        asked = [far.to(pose.device) for far in asked]
         plans = [self._plan(rays, kind, far) for kind, far in enumerate(asked)]
         rise = self.rise(pose)
         bands = [self._band(rays.up[:, k : k + BAND], rise, asked, plans) for k in range(0, height, BAND)]
@@ -133,6 +154,27 @@ class PlaceMap(nn.Module):
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
+
+    def _look(self, rays: Rays, asked: list[Tensor]) -> Tensor:
+        """The same on a processor (place_rays.py)."""
+        if not bool(rays.pose.isfinite().all()):
+            raise UserError(f"The pose is no longer finite ({rays.pose.tolist()}); begin anew.")
+        from generator.tokenizer import place_rays  # brings a compiler along, which a menu need not wait for
+
+        turn, slope = self.sky_turn(rays.azimuth)[:, 0], self.sky_slope(rays.up)[..., 0]
+        above = (BELOW + self.rise(rays.pose)).flatten()
+        parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above, turn, slope)
+        kinds = torch.cat([torch.full((len(far),), kind) for kind, far in enumerate(asked)])
+        blocks = (*(self._buffers[f"codes{k}"] for k in range(KINDS)), *self.tops)
+        sizes = (self.cells, self.heights, np.float32(self.period), np.float32(FINEST))
+        seen = place_rays.view(
+            arrays(*parts),
+            arrays(torch.cat(asked), kinds),
+            (*arrays(*blocks), *sizes),
+            (*arrays(self.palette.float(), self.sky.float()), np.float32(UNIT)),
+            torch.get_num_threads(),
+        )
+        return torch.from_numpy(seen)
 
     def rise(self, pose: Tensor) -> Tensor:
         """How much higher than the recordings' mostly was an eye at pose (n, 4 or 5) is, map units (n, 1, 1)."""
@@ -230,6 +272,18 @@ def padded(number: Tensor, levels: int) -> Tensor:
     `levels`, for rays that have left the map.
     """
     return number + 2 * (number // levels) + 1
+
+
+def tops_of(code: Tensor, levels: int) -> Tensor:
+    """How many levels of each column of dense codes are at or below its highest block, int32."""
+    solid = code.view(-1, levels + 2)[:, 1:-1] > 0
+    highest = levels - solid.flip(1).to(torch.uint8).argmax(1)
+    return torch.where(solid.any(1), highest, 0).int()
+
+
+def arrays(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
+    """Tensors as contiguous arrays."""
+    return tuple(np.ascontiguousarray(tensor.detach().numpy()) for tensor in tensors)
 
 
 def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.evaluation import compare as comparing
 from generator.evaluation.compare import KINDS, Comparison, compare
-from generator.evaluation.walker import Walker, sampler_of
-from generator.evaluation.yardstick import Measure, Yardstick, led
+from generator.evaluation.walker import led, open_walker
+from generator.evaluation.yardstick import Measure, Yardstick
 from generator.training import dit_run
 from generator.world import World
 
@@ -136,8 +136,7 @@ def test_the_command_line(asked, monkeypatch, capsys):
 @pytest.mark.parametrize("nfe", [1, 4])
 def test_a_walker_plays_as_the_world_does(make_world, first_picture, nfe):
     folder = make_world()
-    weights = load_weights(folder)
-    walker, world = Walker(weights, sampler_of(folder, weights, nfe)), World(folder, "torch-fp32", 1, nfe)
+    walker, world = open_walker(folder, nfe), World(folder, "torch-fp32", 1, nfe)
     assert np.array_equal(walker.reset(first_picture, 5), world.reset(first_picture, 5))
     rng = np.random.default_rng(0)
     for _ in range(6):
@@ -164,7 +163,7 @@ def test_a_world_that_plays_the_film_scores_as_the_film(data_set):
             return frames[4 * self.k - 3 : 4 * self.k + 1]
 
     stretch = comparing_stretch(dataset, yardstick)
-    assert np.array_equal(led(Film(), stretch, 0), stretch.frames)
+    assert np.array_equal(led(Film(), stretch.frames[0], *stretch.driven, 0), stretch.frames)
     ends = yardstick._ends(Film(), quiet)
     assert ends["contrast.first"] > 0 and ends["contrast.floor"] > 0
     assert ends["last_over_first"] == pytest.approx(ends["contrast.last"] / ends["contrast.first"])

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from controls.action import Action
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.evaluation.motion import View
-from generator.evaluation.quality import decoded, free_pictures, next_latents, prepare, shifted
-from generator.rollout import advance, open_eye, start
+from generator.evaluation.quality import decoded, next_latents, prepare, shifted
+from generator.evaluation.walker import Walker, led
+from generator.model import multistep
+from generator.rollout import advance, frame_noise, open_eye, start, with_ahead
+from generator.samplers.sampler import shifted_sampler
 from generator.training.windows import to_frames
-from generator.world import World
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +25,21 @@ def case(debug_world, turning_data):
     return weights, prepare(weights, frames, clip.keys[:29], clip.look[:29])
 
 
-def test_next_latents_are_what_a_step_gives_after_a_true_past(case):
-    weights, inputs = case
-    found = next_latents(weights, inputs, seed=3)
-    state = start(weights.dit, inputs.latents[:1], 3)
-    plain = copy.deepcopy(weights.parallax)  # shows what is decoded, as the truth is
+def eye_of(weights, inputs):
+    """Shows what is decoded, as the truth is."""
+    plain = copy.deepcopy(weights.parallax)
     plain.config = dataclasses.replace(plain.config, agree=0.0)
     eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, plain)
     assert eye is not None, "the debug preset recycles a reprojection"
     eye.open(inputs.latents[:1])
+    return eye
+
+
+def test_next_latents_are_what_a_step_gives_after_a_true_past(case):
+    weights, inputs = case
+    found = next_latents(weights, inputs, seed=3)
+    state = start(weights.dit, inputs.latents[:1], 3)
+    eye = eye_of(weights, inputs)
     with torch.no_grad():
         for k in range(len(found)):
             ahead = eye.ahead(inputs.look[None, k], inputs.actions[None, k])
@@ -42,24 +49,28 @@ def test_next_latents_are_what_a_step_gives_after_a_true_past(case):
             assert torch.allclose(found[k], made[0], atol=1e-3), k  # a byte of a picture may round either way
 
 
-def test_free_pictures_are_what_a_world_shows(case, debug_world, turning_data):
+def test_next_latents_of_several_calls_are_what_the_teacher_makes_after_a_true_past(case):
     weights, inputs = case
-    clip = Dataset.open(turning_data).clip(0)
-    world, first = World(debug_world, backend="torch-fp32", threads=1), clip.frames(0, 1)[0]
-    shown = [world.reset(first, 3)]
-    for k in range(len(inputs.actions)):
-        rows = slice(1 + 4 * k, 5 + 4 * k)
-        shown.append(world.step(Action(clip.keys[rows], clip.look[rows])))
-    made = free_pictures(weights, inputs, 3)
-    error = np.abs(made.astype(int) - np.concatenate(shown))
-    assert made.shape == (29, 64, 64, 3) and error.mean() < 0.05
+    sampler = shifted_sampler("dpmpp", 2, 3, 1.0)
+    found = next_latents(weights, inputs, 3, sampler)
+    eye, caches = eye_of(weights, inputs), multistep.begin(weights.dit, 1, sampler)
+    with torch.no_grad():
+        for k in range(len(found)):
+            last, given = inputs.latents[k : k + 1], (inputs.actions[None, k], inputs.rays[None, k])
+            ahead = eye.ahead(inputs.look[None, k], given[0])
+            noise = frame_noise(3, k, tuple(last.shape[1:]))[None]
+            made = multistep.sample_next(weights.dit, caches, sampler, noise, with_ahead(last, ahead), *given)
+            eye.see(inputs.latents[k + 1 : k + 2])
+            assert torch.allclose(found[k], made[0], atol=2e-3), k
+    assert not torch.allclose(found, next_latents(weights, inputs, 3), atol=0.1)
 
 
-def test_the_next_frames_pictures_are_composed_as_play_does(case):
+def test_the_next_frames_pictures_are_composed_as_play_does(case, turning_data):
     """After the true first picture both are the same latent frame, shown the same way."""
     weights, inputs = case
+    clip = Dataset.open(turning_data).clip(0)
     pairs = list(decoded(weights, inputs.latents, next_latents(weights, inputs, 3), inputs))
-    free = free_pictures(weights, inputs, 3)
+    free = led(Walker(weights), clip.frames(0, 1)[0], clip.keys[:5], clip.look[:5], 3)
     assert np.abs(pairs[1][1].astype(int) - free[1:5]).mean() < 0.05
     bare = list(decoded(weights, inputs.latents, next_latents(weights, inputs, 3)))
     assert not np.array_equal(bare[1][1], pairs[1][1]), "the debug world's moved picture shows through somewhere"

@@ -10,6 +10,7 @@ from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.evaluation import video_distance
 from generator.evaluation.frechet import frechet
+from generator.evaluation.walker import Walker
 
 
 def test_windows_are_dealt_by_turns_and_evenly(rolling_data):
@@ -42,7 +43,7 @@ def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, leng
     monkeypatch.setattr(video_distance, "features", colours)
     dataset = Dataset.open(rolling_data)
     windows = video_distance.deal(dataset, [0, 1], length, 99)
-    made = video_distance.fvd_figures(load_weights(debug_world), dataset, windows, None, said.append)
+    made = video_distance.fvd_figures(Walker(load_weights(debug_world)), dataset, windows, None, said.append)
     assert json.loads(json.dumps(made)) == made
     name = f"fvd.{length}"
     assert made[f"{name}.windows"] == len(windows) // 2 == {16: 6, 32: 3}[length]

@@ -41,18 +41,8 @@ def play(world, actions):
     return np.concatenate([world.step(action) for action in actions])
 
 
-@dataclasses.dataclass
-class Led:
-    """Conditions of a rollout."""
-
-    actions: torch.Tensor
-    rays: torch.Tensor
-    look: torch.Tensor
-    pace: torch.Tensor | None = None
-
-
 @pytest.mark.parametrize("reproject", [True, False], ids=["reproject", "last"])
-def test_play_is_the_teachers_rollout(make_world, first_picture, reproject, monkeypatch):
+def test_play_is_the_teachers_rollout(make_world, first_picture, reproject, monkeypatch, led_by):
     folder = make_world(reproject=reproject)
     world, weights = World(folder, backend="torch-fp32", threads=1, nfe=3), load_weights(folder)
     actions, latents, step = walk(world.spec), [], world._backend.transformer.step
@@ -60,9 +50,7 @@ def test_play_is_the_teachers_rollout(make_world, first_picture, reproject, monk
     world.reset(first_picture, 6)
     play(world, actions)
     rays = [world.camera.ray_map(a.look, *world.latent_size).reshape(-1, *world.latent_size) for a in actions]
-    led = Led(*(torch.from_numpy(np.stack(v))[None] for v in (
-        [encode(a, world.spec) for a in actions], rays, [a.look.astype(np.float32) for a in actions],
-    )))  # fmt: skip
+    led = led_by([encode(a, world.spec) for a in actions], rays, [a.look for a in actions])
     eye = open_eye_of(weights)
     first = encode_picture(weights.tokenizer, first_picture)
     made = teacher_rollout(weights.dit, first, led, 6, load_teacher(folder, 3)[1], eye)

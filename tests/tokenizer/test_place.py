@@ -243,7 +243,7 @@ def place_run(place_latents, tokenizer_run, tiny_place, tmp_path_factory):
     return folder / "run"
 
 
-def test_a_world_that_is_a_place_plays_as_it_rolls_out(place_run, place_latents):
+def test_a_world_that_is_a_place_plays_as_it_rolls_out(place_run, place_latents, led_by):
     from controls.action import Action
     from generator.checkpoint import load_weights
     from generator.world import World
@@ -265,13 +265,11 @@ def test_a_world_that_is_a_place_plays_as_it_rolls_out(place_run, place_latents)
     assert np.array_equal(world.step(actions[1]), after)
 
     from controls.action import encode
-    from generator.evaluation.quality import Led
     from generator.runtime.encode import encode_picture
 
     look = np.stack([a.look for a in actions]).astype(np.float32)
     rays = clips.camera.ray_map(look, 4, 4).reshape(3, -1, 4, 4)
-    encoded = np.stack([encode(a, world.spec) for a in actions])
-    led = Led(*(torch.from_numpy(v)[None] for v in (encoded, rays, look)))
+    led = led_by([encode(a, world.spec) for a in actions], rays, look)
     eye = open_eye(weights.dit, weights.tokenizer, weights.config.hfov, weights.parallax)
     latent = encode_picture(weights.tokenizer, picture)
     rollout(weights.dit, latent, led, 3, eye)

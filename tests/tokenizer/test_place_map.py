@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from controls.errors import UserError
 from generator.data.clips import Dataset
 from generator.tokenizer.place_map import (
     BELOW,
@@ -126,6 +127,34 @@ def test_a_map_comes_back_from_its_state(tower):
     for wrong in ({"where": state["where"][1:]}, {"where": state["where"] + tower.blocks}, {"where": -state["where"]}):
         with pytest.raises(RuntimeError, match="none of a map"):
             other.load_state_dict({**state, **wrong})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(40, 64), (96, 160)])
+def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads):
+    """Anywhere, in and above and below a map of blocks at random; to the last bit."""
+    generator = torch.Generator().manual_seed(height)
+    place_map = PlaceMap(PERIOD, 12)
+    where = torch.randint(place_map.blocks, (4000,), generator=generator).unique()
+    place_map.fill(where, torch.rand(len(where), 3, generator=generator) * 2 - 1)
+    place_map.sky.copy_(torch.rand(place_map.sky.shape, generator=generator))
+    place_map.eye.fill_(105.0)
+    pose = torch.rand(3, 5, generator=generator) * torch.tensor([2000.0, 2000.0, 720.0, 100.0, 400.0])
+    pose -= torch.tensor([1000.0, 1000.0, 360.0, 50.0, 100.0])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = place_map.view(pose, EDGE, STRETCH, height, width)
+    finally:
+        torch.set_num_threads(before)
+    rays = Rays(pose, EDGE, STRETCH, height, width)
+    assert torch.equal(found, place_map.view_of_tensors(rays, asked_at(2 * EDGE / width)))
+    assert (found[:, 3] > 0).any() and (found[:, 3] == 0).any()
+
+
+def test_a_pose_that_is_not_finite_is_told(tower):
+    with pytest.raises(UserError, match="no longer finite"):
+        tower.view(torch.tensor([[100.0, math.nan, 0.0, 0.0]]), EDGE, STRETCH, 40, 64)
 
 
 @pytest.mark.parametrize("count", [0, 1, 40, 2000])
