@@ -47,6 +47,24 @@ class CausalConv(nn.Module):
         seen = torch.cat([padded[i * batch : i * batch + rows] for i in range(self.kernel)], dim=1)
         return self.conv(seen), padded[rows:]
 
+    def opening(self, x: Tensor, batch: int, last: bool = False) -> Tensor:
+        """`forward` of a clip's first frames (T*B) C H W, of which `last` wants no more than the last one's outputs.
+
+        What lies before a clip is zeros, which need not be multiplied with.
+        """
+        frames = x.split(batch)
+        if self.kernel == 1:
+            return self.conv(frames[-1] if last else x)
+        made = []
+        for at in [len(frames) - 1] if last else range(min(self.kernel - 1, len(frames))):
+            seen = torch.cat(frames[max(0, at + 1 - self.kernel) : at + 1], dim=1)
+            weight = self.conv.weight[:, -seen.shape[1] :]
+            made.append(functional.conv2d(seen, weight, self.conv.bias, padding=1))
+        rows = x.shape[0] - (self.kernel - 1) * batch
+        if rows > 0 and not last:
+            made.append(self.conv(torch.cat([x[i * batch : i * batch + rows] for i in range(self.kernel)], dim=1)))
+        return torch.cat(made)
+
 
 class Block(nn.Module):
     """Residual block without normalisation: causal `kernel` x 3 x 3, then 1 x 3 x 3.
@@ -64,6 +82,11 @@ class Block(nn.Module):
         """(T*B) C H W -> the same, and the next memory."""
         hidden, new = self.first(functional.silu(x), batch, past)
         return x + self.second(functional.silu(hidden), batch, None)[0], new
+
+    def opening(self, x: Tensor, batch: int, last: bool = False) -> Tensor:
+        """`forward` of a clip's first frames, or of the `last` of them alone."""
+        hidden = self.first.opening(functional.silu(x), batch, last)
+        return (x[-batch:] if last else x) + self.second(functional.silu(hidden), batch, None)[0]
 
 
 class Down(nn.Module):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
 PARTS = 4  # of the columns, for each thread: some look at walls and are done soon, others over them
+STRIDE = 8  # distances that a ray passes at once where it is above all that stands there
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -35,7 +36,8 @@ def look(first, last, rays, distances, place, colours, seen):  # type: ignore[no
     palette, sky, unit = colours
     count, wide = len(far), east.shape[1]
     column, size = np.empty(count, np.int64), np.empty(count, np.float32)
-    roof, roofs = np.empty(count, np.float32), np.empty(count + 1, np.float32)
+    strides = -(-count // STRIDE)
+    roof, roofs = np.empty(count, np.float32), np.zeros(strides, np.float32)
     for at in range(first, last):
         n, c = at // wide, at % wide
         for d in range(count):
@@ -48,25 +50,27 @@ def look(first, last, rays, distances, place, colours, seen):  # type: ignore[no
             column[d] = number * ((heights >> kind) + 2) + 1
             top = tops0[number] if kind == 0 else tops1[number] if kind == 1 else tops2[number]
             roof[d] = np.float32(top) * size[d]
-        roofs[count] = 0.0
-        for d in range(count - 1, -1, -1):
-            roofs[d] = max(roofs[d + 1], roof[d])
+        for s in range(strides):
+            roofs[s] = roof[s * STRIDE : (s + 1) * STRIDE].max()
         for r in range(up.shape[1]):
             rise, code, nearness = up[n, r], 0, np.float32(0.0)
-            for d in range(count):
-                height = rise * far[d] + above[n]
-                if height >= roof[d]:
-                    if rise >= 0 and height >= roofs[d]:
-                        break  # above all that is still to come
+            for s in range(strides):
+                begin, end = s * STRIDE, min((s + 1) * STRIDE, count)
+                first_height, last_height = rise * far[begin] + above[n], rise * far[end - 1] + above[n]
+                if rise <= 0 and first_height < 0:
+                    break  # below the map
+                if min(first_height, last_height) >= roofs[s]:
                     continue
-                if height < 0:
-                    if rise <= 0:
-                        break  # below the map
-                    continue
-                place_at, kind = column[d] + int(height / size[d]), kinds[d]
-                code = codes0[place_at] if kind == 0 else codes1[place_at] if kind == 1 else codes2[place_at]
+                for d in range(begin, end):
+                    height = rise * far[d] + above[n]
+                    if height < 0 or height >= roof[d]:
+                        continue
+                    place_at, kind = column[d] + int(height / size[d]), kinds[d]
+                    code = codes0[place_at] if kind == 0 else codes1[place_at] if kind == 1 else codes2[place_at]
+                    if code > 0:
+                        nearness = unit / far[d]
+                        break
                 if code > 0:
-                    nearness = unit / far[d]
                     break
             for i in range(3):
                 seen[n, i, r, c] = palette[code, i] if code > 0 else sky[slope[n, r], turn[n, c], i]

@@ -206,7 +206,7 @@ class Reprojector(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """Views (B, 1 + ticks, 3, Y, X) in [-1, 1] to the normalised latent (B, C, H, W) of the moved ones."""
-        return self.vae.normalise(self.vae.encode(views)[0])[:, 1]
+        return self.vae.normalise(self.vae.encode_last(views)[:, None])[:, 0]
 
     def told(self, latent: Tensor, pose: Tensor | None) -> Tensor:
         """What lies ahead (B, C + K, H, W): the views' latent (B, C, H, W) and the place that pose (B, 5) looks at."""
@@ -224,11 +224,18 @@ def really_shown(grid: Tensor) -> Tensor:
     drawn out over what a nearer thing had hidden, where neighbours come from nearly the same place.
     """
     high, wide = grid.shape[1:3]
-    inside = grid.abs().amax(-1) <= 1
-    across = nnf.pad((grid[:, :, 1:, 0] - grid[:, :, :-1, 0]) * (wide / 2), (0, 1), mode="replicate")
-    down = nnf.pad((grid[:, 1:, :, 1] - grid[:, :-1, :, 1]) * (high / 2), (0, 0, 0, 1), mode="replicate")
-    lost = ~(inside & (across > DRAWN_OUT) & (down > DRAWN_OUT))
-    return nnf.max_pool2d(lost[:, None].float(), 3, 1, 1)[:, 0] < 0.5  # and their neighbours, whose edges are soft
+    x, y = grid.unbind(-1)
+    shown = (x.abs() <= 1) & (y.abs() <= 1)
+    across = (x[:, :, 1:] - x[:, :, :-1]) * (wide / 2) > DRAWN_OUT
+    down = (y[:, 1:] - y[:, :-1]) * (high / 2) > DRAWN_OUT
+    shown &= torch.cat([across, across[:, :, -1:]], dim=2) & torch.cat([down, down[:, -1:]], dim=1)
+    for axis in (1, 2):  # and their neighbours, whose edges are soft
+        length = shown.shape[axis] - 1
+        before, after = shown.narrow(axis, 0, length), shown.narrow(axis, 1, length)
+        both = before & after
+        first, last = shown.narrow(axis, 0, 1), shown.narrow(axis, length, 1)
+        shown = torch.cat([first, both], dim=axis) & torch.cat([both, last], dim=axis)
+    return shown
 
 
 class _Rays:
@@ -263,14 +270,25 @@ def agreement(one: Tensor, other: Tensor, within: float | Tensor) -> Tensor:
     """How far two pictures (n, 3, Y, X) in [-1, 1] show the same, softened alike: (n, 1, Y, X) in 0..1, where levels
     `within` of each other, one number or (n, 1, 1, 1), count as much.
     """
-    apart = (soften(one) - soften(other)).abs().amax(1, keepdim=True) / within
+    apart = soften(one - other).abs().amax(1, keepdim=True) / within
     return nnf.interpolate(torch.exp(-apart.square()), one.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def soften(picture: Tensor) -> Tensor:
-    """Pictures (n, 3, Y, X) at half the size, averaged over SOFT x SOFT pixels."""
-    half = nnf.avg_pool2d(picture, 2)
-    return nnf.avg_pool2d(nnf.pad(half, (SOFT // 2,) * 4, mode="replicate"), SOFT, 1)
+    """Pictures (n, 3, Y, X) at half the size, averaged over SOFT x SOFT pixels.
+
+    Sums of shifted pictures: torch's own pooling takes eight times as long on a processor.
+    """
+    half = picture[..., 0::2, :] + picture[..., 1::2, :]
+    half = half[..., 0::2] + half[..., 1::2]
+    wide = nnf.pad(half, (SOFT // 2,) * 4, mode="replicate")
+    for axis in (-1, -2):
+        length = wide.shape[axis] - SOFT + 1
+        total = wide.narrow(axis, 0, length)
+        for k in range(1, SOFT):
+            total = total + wide.narrow(axis, k, length)
+        wide = total
+    return wide * (0.25 / SOFT**2)
 
 
 def to_picture(video: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ class Encoder(nn.Module):
         with torch.no_grad():  # begin with little noise, or the decoder learns nothing until the encoder is loud
             self.head.conv.bias[config.latent_channels :] = FIRST_LOGVAR  # type: ignore[index]
 
-    def forward(self, video: Tensor) -> Tensor:
-        """B T 3 Y X -> moments B 1+F 2C H W."""
+    def forward(self, video: Tensor, last: bool = False) -> Tensor:
+        """B T 3 Y X -> moments B 1+F 2C H W, or the `last` latent's alone, which is less work: B 1 2C H W."""
         batch = video.shape[0]
         x = video.transpose(0, 1).flatten(0, 1)
         x, _ = self.stem(
@@ -127,16 +127,11 @@ class Encoder(nn.Module):
         for index, stage in enumerate(self.stages):
             if index:
                 x = self.downs[index - 1](x, batch)
-            for block in stage:  # type: ignore[attr-defined]
-                x, _ = block(x, batch, empty_memory(block, x, batch))
-        x, _ = self.head(functional.silu(x), batch, None)
+            ends = last and index == len(self.stages) - 1
+            for number, block in enumerate(stage, 1):  # type: ignore[arg-type]
+                x = block.opening(x, batch, ends and number == len(stage))  # type: ignore[arg-type]
+        x, _ = self.head(functional.silu(x[-batch:] if last else x), batch, None)
         return x.unflatten(0, (-1, batch)).transpose(0, 1)
-
-
-def empty_memory(block: Block, x: Tensor, batch: int) -> Tensor | None:
-    """The memory of a block before a clip's first frame: zeros, or None where it keeps none."""
-    kept = block.first.memory
-    return x.new_zeros(kept * batch, *x.shape[1:]).contiguous(memory_format=LAST) if kept else None
 
 
 class Decoder(nn.Module):
@@ -207,6 +202,10 @@ class VideoVAE(nn.Module):
         assert not any(s % self.config.space for s in sides), f"{sides} is not a multiple of {self.config.space}"
         mean, logvar = self.encoder(video).chunk(2, dim=2)
         return mean, logvar.clamp(-20.0, 4.0)
+
+    def encode_last(self, video: Tensor) -> Tensor:
+        """The mean of the last latent alone, B C H W, of video as `encode` takes it."""
+        return self.encoder(video, last=True)[:, -1].chunk(2, dim=1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents B 1+F C H W (as `encode` gives them) -> video B T 3 Y X; a whole clip from its first frame."""

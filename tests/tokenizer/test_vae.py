@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from controls.errors import UserError
+from generator.tokenizer.blocks import Block
 from generator.tokenizer.vae import PRESETS, TokenizerConfig, VideoVAE
 
 
@@ -46,6 +47,23 @@ def test_later_frames_depend_on_earlier_latents(vae):
     changed = latents.clone()
     changed[:, 0] += 1.0
     assert not torch.allclose(vae.decode(latents)[:, 5:], vae.decode(changed)[:, 5:])
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_what_comes_before_a_clip_need_not_be_multiplied(kernel, frames):
+    """A block's opening is its forward with an empty memory, and the last frame of it as well."""
+    block, x = Block(4, kernel), torch.randn(frames * 2, 4, 6, 5)
+    memory = x.new_zeros((kernel - 1) * 2, 4, 6, 5) if kernel > 1 else None
+    whole = block(x, 2, memory)[0]
+    torch.testing.assert_close(block.opening(x, 2), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(block.opening(x, 2, last=True), whole[-2:], atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_latent_alone_is_that_of_the_whole_clip(vae):
+    video = clip()
+    with torch.no_grad():
+        torch.testing.assert_close(vae.encode_last(video), vae.encode(video)[0][:, -1], atol=1e-5, rtol=1e-5)
 
 
 def test_clips_of_a_batch_do_not_touch(vae):
