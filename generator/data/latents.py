@@ -32,6 +32,7 @@ from controls.errors import UserError
 from controls.files import write_atomic
 from generator.checkpoint import as_loaded
 from generator.data.clips import Dataset
+from generator.precision import half_where_fast
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector, to_picture
@@ -192,7 +193,7 @@ def encode_dataset(
     vae: VideoVAE,
     data: Path,
     out: Path,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     reproject: bool = False,
     parallax: Parallax | None = None,
     workers: int = 1,
@@ -200,8 +201,8 @@ def encode_dataset(
     """Encode every clip of a data set; finished clips are kept, so the same command resumes.
 
     `reproject` makes `ahead` as well; clips that lack it, or have that of another parallax, only have it made.
-    Training clips come first. Several workers are processes of one thread each, for processors. UserError when `out`
-    holds latents of another tokenizer.
+    Training clips come first. Without a `dtype` it is bf16 where the tokenizer's device has that. Several workers are
+    processes of one thread each, for processors. UserError when `out` holds latents of another tokenizer.
     """
     dataset = Dataset.open(data)
     out.mkdir(parents=True, exist_ok=True)
@@ -210,6 +211,7 @@ def encode_dataset(
     if meta_path.exists() and json.loads(meta_path.read_text())["tokenizer"] != name:
         raise UserError(f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another.")
     write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
+    dtype = dtype or half_where_fast(next(vae.parameters()).device.type)
     how = Encoding(vae, data, out, dtype, reproject, parallax, parallax_hash(parallax))
     order = [index for split in ("train", "held_seed", "held_map") for index in dataset.select(split)]
     bar = tqdm(total=len(order), desc="encode clips", unit="clip")

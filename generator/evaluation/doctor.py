@@ -198,6 +198,7 @@ def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads:
     """Which --nfe this machine holds in real time: one as timed, more by the time of one call of a torch backend."""
     from generator.evaluation.latency import time_backend
     from generator.runtime.multistep import MANY_STEP, TORCH, load_teacher
+    from generator.runtime.select import best_torch
     from generator.samplers.sampler import FEWEST, MOST
 
     limit = 1e3 * loaded.config.action_spec.ticks / loaded.config.fps
@@ -207,7 +208,7 @@ def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads:
         return [f"{one} These weights have no many-step teacher, so there is no other setting."]
     teacher = load_teacher(folder, FEWEST)[0]
     if report["backend"] not in TORCH or teacher.hash != loaded.hash:
-        report = time_backend(teacher, "torch-bf16", TIMED, threads=threads)
+        report = time_backend(teacher, best_torch(), TIMED, threads=threads)
     call = report["transformer_ms"]["p50"]
     rest = report["total_ms"]["p50"] - call
     most = calls_held(call, rest, limit)

@@ -101,7 +101,7 @@ class Walker:
 
 
 def open_walker(folder: Path, nfe: int) -> Walker:
-    """Weights as the quality dial plays them, with any number of calls: 1 is the folder's own network, more the teacher.
+    """Weights as the quality dial plays them: one call is the folder's own network, any number more its teacher.
 
     UserError when there is no teacher, or `nfe` is none.
     """

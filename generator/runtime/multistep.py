@@ -22,7 +22,7 @@ from generator.model.sampler_file import expect_sampler, load_sampler
 from generator.rollout import frame_noise, with_ahead
 from generator.runtime.backend import Backend, Float, State, to_array, to_tensor
 from generator.runtime.eager import EagerTransformer
-from generator.runtime.select import BACKENDS, open_backend
+from generator.runtime.select import BACKENDS, best_torch, open_backend
 from generator.samplers.sampler import FEWEST, MOST, Sampler, shifted_sampler
 
 MANY_STEP = ("adaptation", "test")  # stages whose networks may be asked at any time
@@ -128,7 +128,7 @@ def check_torch(name: str) -> None:
 def open_multistep(name: str, weights: Weights, threads: int, sampler: Sampler) -> Backend:
     """The torch backends with the many-step transformer; UserError for those that make a frame in one call only."""
     check_torch(name)
-    backend = open_backend("torch-bf16" if name == "auto" else name, weights, threads)
+    backend = open_backend(best_torch() if name == "auto" else name, weights, threads)
     assert isinstance(backend.transformer, EagerTransformer), backend.name
     return dataclasses.replace(backend, transformer=MultistepTransformer(backend.transformer.dit, sampler))
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from generator.runtime.build import OWN, Size
+from generator.runtime.select import best_torch
 
 TORCH = ("torch-fp32", "torch-bf16")
 PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
@@ -41,8 +42,8 @@ class Request:
 
     @property
     def dtype_name(self) -> str:
-        """The backend that runs: bf16 unless another one is named."""
-        return "torch-bf16" if self.backend == "auto" else self.backend
+        """The backend that runs: bf16 where the device has it, unless another one is named."""
+        return best_torch(self.device.type) if self.backend == "auto" else self.backend
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
 from generator.checkpoint import Weights
+from generator.precision import computes_bf16
 from generator.runtime.backend import Backend, Reprojection
 from generator.runtime.eager import EagerDecoder, EagerTransformer, eager_encoder
 
@@ -36,7 +37,12 @@ EAGER = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}
 
 def best_backend() -> str:
     """The fastest backend for this machine among those installed (measured: see README, Speed)."""
-    return "openvino" if importlib.util.find_spec("openvino") else "torch-bf16"
+    return "openvino" if importlib.util.find_spec("openvino") else best_torch()
+
+
+def best_torch(kind: str = "cpu") -> str:
+    """The faster of the torch backends on devices of this type."""
+    return "torch-bf16" if computes_bf16(kind) else "torch-fp32"
 
 
 def backend_name(name: str, dtype: str = "") -> str:

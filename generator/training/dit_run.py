@@ -24,6 +24,7 @@ from controls.errors import UserError
 from generator.checkpoint import WorldConfig, save_weights
 from generator.data.latents import Batch, LatentClips, parallax_hash, tokenizer_hash
 from generator.model.dit import CausalDiT
+from generator.precision import in_half
 from generator.rollout import open_eye, rollout, teacher_rollout
 from generator.samplers.sampler import shifted_sampler
 from generator.tokenizer.parallax import Parallax
@@ -143,8 +144,8 @@ class DiTRun:
         return self.team.gathered(self.dit) if self.team else contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bf16 autocast when the run uses it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        """bf16 autocast when the run uses it and the device has it."""
+        return in_half(self.device.type, self.config.bf16)
 
     def draw(self, use: str = "batch", frames: int = 0) -> Batch:
         """The batch of the present step, of `frames` latent frames (0: the setting's); derives from (seed, step)."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from controls.errors import UserError
+from generator.precision import half_where_fast
 from generator.training.parallel_tensors import parted, whole
 
 
@@ -85,8 +86,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest matrix with singular values about 1, by Newton-Schulz steps in bfloat16."""
-    x = matrix.bfloat16()
+    """The nearest matrix with singular values about 1, by Newton-Schulz steps in bfloat16 where that is fast."""
+    x = matrix.to(half_where_fast(matrix.device.type))
     tall = x.shape[0] > x.shape[1]
     x = (x.T if tall else x) / (x.norm() + 1e-7)
     for _ in range(rounds):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from generator.checkpoint import MANIFEST, load_weights
 from generator.data.clips import Dataset
+from generator.precision import in_half
 from generator.tokenizer.blocks import LAST
 from generator.tokenizer.vae import PRESETS, TokenizerConfig, VideoVAE
 from generator.training.ema import Ema
@@ -126,8 +127,8 @@ class TokenizerRun:
         self.forward = torch.compile(forward, dynamic=False) if self.config.compile else forward
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 where the settings ask for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        """bfloat16 where the settings ask for it and the device has it."""
+        return in_half(self.device.type, self.config.bf16)
 
 
 def train(config: TokenizerTraining, run_dir: Path | str, stop_after: int | None = None, quiet: bool = False) -> Path:

@@ -8,6 +8,7 @@ import pytest
 
 from generator.checkpoint import load_weights, save_weights
 from generator.evaluation import doctor, latency
+from generator.runtime.select import best_torch
 
 
 def test_a_whole_world_is_found_and_timed(debug_world):
@@ -70,7 +71,7 @@ def teacher_world(debug_world, tmp_path):
 @pytest.mark.parametrize(
     ("call", "rest", "said"),
     [
-        (20.0, 60.0, "--nfe 2 to 5 hold it too (torch-bf16: 20 ms a call and 60 ms for the rest, of 167 ms per 4"),
+        (20.0, 60.0, f"--nfe 2 to 5 hold it too ({best_torch()}: 20 ms a call and 60 ms for the rest, of 167 ms per 4"),
         (5.0, 60.0, "--nfe 2 to 10 hold it too"),
         (53.0, 60.0, "--nfe 2 holds it too"),
         (60.0, 60.0, "--nfe 1 holds 24 frames a second on this machine. With the teacher, --nfe 2 and more do not"),
@@ -88,7 +89,7 @@ def test_the_dial_is_what_the_machine_holds(teacher_world, monkeypatch, call, re
 
     monkeypatch.setattr(latency, "time_backend", time_backend)
     text = "\n".join(doctor.weights_and_speed(teacher_world, 1))
-    assert said in text and timed == ["auto", "torch-bf16"]
+    assert said in text and timed == ["auto", best_torch()]
 
 
 def test_weights_without_a_teacher_have_one_setting(debug_world):

@@ -18,10 +18,12 @@ import torch
 
 from controls.action import Action
 from controls.errors import UserError
+from generator import precision
 from generator.checkpoint import load_weights
+from generator.runtime import select
 from generator.runtime.backend import to_array, to_tensor
 from generator.runtime.encode import encode_picture
-from generator.runtime.select import BACKENDS, best_backend, open_backend
+from generator.runtime.select import BACKENDS, best_backend, best_torch, open_backend
 from generator.world import World
 
 LATENT = {
@@ -260,7 +262,20 @@ def test_a_missing_package_is_named(weights, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install openvino"):
         open_backend("openvino", weights, 1)
-    assert best_backend() == "torch-bf16"
+    assert best_backend() == best_torch()
+
+
+@pytest.mark.parametrize(("has", "name"), [(True, "torch-bf16"), (False, "torch-fp32")])
+def test_bf16_is_only_chosen_where_the_processor_has_it(has, name, monkeypatch):
+    """The bug: on processors that imitate bf16, training and encoding took ten times as long as in float32."""
+    monkeypatch.setattr(precision, "computes_bf16", lambda kind: has)
+    monkeypatch.setattr(select, "computes_bf16", lambda kind: has)
+    assert best_torch() == name
+    with precision.in_half("cpu"):
+        made = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert made.dtype == precision.half_where_fast("cpu") == (torch.bfloat16 if has else torch.float32)
+    with precision.in_half("cpu", asked=False):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_the_converter_has_nothing_to_report_with():
