@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from controls.errors import UserError
+from controls.machine import threads_of_use
 
 Command = Callable[[argparse.Namespace], int]
 STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "decoder", "all")
@@ -354,7 +355,7 @@ def export(args: argparse.Namespace) -> int:
 
 def fill_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, default=Path("assets/weights/pocket"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=threads_of_use())
 
 
 def doctor(args: argparse.Namespace) -> int:

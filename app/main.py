@@ -11,6 +11,7 @@ from pathlib import Path
 from app.door import DEFAULT_WEIGHTS, Door, default_door, follow_leader
 from app.protocol import Load
 from controls.errors import UserError
+from controls.machine import threads_of_use
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,7 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nfe", type=int, help="network calls per latent frame: 1, or 2 to 10 of the slower teacher (default: as set)"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the generator (default 2)")
+    parser.add_argument(
+        "--threads", type=int, default=threads_of_use(), help="CPU threads of the generator (default: 2 to 4, by cores)"
+    )
     parser.add_argument(
         "--parallel", type=int, default=0, metavar="P", help="processes that share the network (default: torchrun's)"
     )

@@ -1,4 +1,4 @@
-"""Whether a device computes in bf16, or only pretends to.
+"""Whether a device computes in bf16, or only pretends to; and in eight bits.
 
 Does not know what is computed.
 """
@@ -22,6 +22,15 @@ def computes_bf16(kind: str) -> bool:
     try:
         return kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):  # a torch without oneDNN
+        return False
+
+
+@cache
+def adds_int8_exactly() -> bool:
+    """Whether the processor adds products of 8-bit numbers in 32 bits (VNNI); else pairs in 16 bits, which overflow."""
+    try:
+        return bool(torch.cpu._is_vnni_supported())
+    except AttributeError:
         return False
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controls.errors import UserError
+from controls.machine import usable_cores
 
 if TYPE_CHECKING:
     from generator.checkpoint import Weights
@@ -90,7 +91,7 @@ def torch_and_gpu() -> list[str]:
 
 def processor() -> list[str]:
     """Cores that this process may use and the instruction sets that matter."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     words: set[str] = set()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from generator.checkpoint import Weights
+from generator.precision import adds_int8_exactly
 from generator.runtime import graph_cache
 from generator.runtime.backend import Backend
 from generator.runtime.explicit import ExplicitDecode, ExplicitStep
@@ -70,7 +71,7 @@ def cache_key(weights: Weights) -> str:
 def int8_bytes(module: nn.Module, example: tuple[Tensor, ...], weights: Weights, seen: dict[str, Any]) -> bytes:
     """The module as an int8 graph, from the cache if it is there; `seen` is filled by the first that must calibrate."""
     key, shapes = cache_key(weights), [tuple(value.shape) for value in example]
-    version = (torch.__version__, onnxruntime.__version__)
+    version = (torch.__version__, onnxruntime.__version__, adds_int8_exactly())
     path = graph_cache.cache_path("onnx", ".int8.onnx", key, type(module).__name__, shapes, version)
     if key and (kept := graph_cache.read(path)) is not None:
         return kept

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from controls.action import Action, encode
 from controls.camera import Camera
 from generator.checkpoint import Weights
+from generator.precision import adds_int8_exactly
 from generator.runtime.encode import encode_picture
 from generator.runtime.graph import Arrays, Graph, graph_backend
 from generator.runtime.onnx_export import places
@@ -88,7 +89,10 @@ class Reader:
 
 
 def quantise_graph(blob: bytes, inputs: Sequence[Sequence[npt.NDArray[Any]]]) -> bytes:
-    """An ONNX graph with int8 matrices and kernels, calibrated on these inputs."""
+    """An ONNX graph with int8 matrices and kernels, calibrated on these inputs.
+
+    Weights have seven bits on processors that would overflow with eight.
+    """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -105,7 +109,7 @@ def quantise_graph(blob: bytes, inputs: Sequence[Sequence[npt.NDArray[Any]]]) ->
         plain.write_bytes(blob)
         quantize_static(
             str(plain), str(small), reader, quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_quantize=wanted,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, reduce_range=not adds_int8_exactly(),
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
         )  # fmt: skip
         return small.read_bytes()

@@ -26,9 +26,10 @@ from generator.runtime.encode import encode_picture
 from generator.runtime.select import BACKENDS, best_backend, best_torch, open_backend
 from generator.world import World
 
+INT8 = 0.3 if precision.adds_int8_exactly() else 0.36  # seven bits of weights elsewhere
 LATENT = {
     "torch-fp32": 0.0, "torch-bf16": 0.06, "torch-int8": 0.15, "torch-compiled": 0.06, "openvino": 0.06,
-    "openvino-fp32": 1e-3, "openvino-int8": 0.3, "onnxruntime": 1e-3, "onnxruntime-int8": 0.3,
+    "openvino-fp32": 1e-3, "openvino-int8": INT8, "onnxruntime": 1e-3, "onnxruntime-int8": INT8,
     "cuda": 0.06, "cuda-fp8": 0.3, "cuda-tensorrt": 0.06,
 }  # fmt: skip
 PIXEL = {
