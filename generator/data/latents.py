@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from controls.errors import UserError
 from controls.files import write_atomic
 from generator.checkpoint import as_loaded
 from generator.data.clips import Dataset
+from generator.data.workers import on_workers
 from generator.precision import half_where_fast
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
@@ -220,10 +220,8 @@ def encode_dataset(
             how.clip(dataset, index)
             bar.update()
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin_worker, (how,)) as pool:
-        for _ in pool.map(_encode_one, order):
-            bar.update()
+    for _ in on_workers(_encode_one, order, workers, _begin_worker, (how,)):
+        bar.update()
 
 
 _worker: list[tuple[Encoding, Dataset]] = []

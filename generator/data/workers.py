@@ -45,8 +45,8 @@ def _next(results: IMapIterator[Result], begun: Synchronized[int], workers: int)
         except multiprocessing.TimeoutError:
             if begun.value > workers:
                 raise UserError(
-                    "A process that recorded clips died, out of memory perhaps; what was recorded is kept, give the "
-                    "same command again to go on."
+                    "One of the processes died, out of memory perhaps; what was done is kept, give the same command "
+                    "again to go on."
                 ) from None
 
 
