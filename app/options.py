@@ -82,7 +82,7 @@ OPTIONS = (
     ),
     Option(
         "calls", "Picture", "Quality",
-        "Network calls per latent frame. More than 1 is a slower teacher, which not every world has.",
+        "Network calls per latent frame. More are a slower teacher, which not every world has, and no better in some.",
         "Takes effect when you choose a scene next.", step=1,
         words=lambda v: f"{v} calls" if v > 1 else "1 call, the fast one",
     ),
