@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from controls.action import ActionSpec
-from generator.checkpoint import save_weights
+from generator.checkpoint import load_weights, save_weights
 from generator.data.clips import FORMAT, Clip, to_jpeg, write_clip
 from generator.evaluation.latency import random_weights
 
@@ -103,3 +103,12 @@ def still_data(tmp_path_factory, rooms):
     """One clip of 33 frames in which nothing moves."""
     frames = np.repeat(rooms.room(SIZE, SIZE, HFOV, 0.0)[None], 33, axis=0)
     return write_dataset(tmp_path_factory.mktemp("still"), [np.zeros((33, 2))], [frames])
+
+
+@pytest.fixture
+def teacher_world(debug_world, tmp_path):
+    """The debug world as the adaptation stage leaves it."""
+    weights = load_weights(debug_world)
+    config = dataclasses.replace(weights.config, stage="adaptation")
+    save_weights(tmp_path, config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
+    return tmp_path

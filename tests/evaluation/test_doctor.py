@@ -1,12 +1,10 @@
 """The doctor names what is missing and never falls ill itself."""
 
-import dataclasses
 import importlib.metadata
 import importlib.util
 
 import pytest
 
-from generator.checkpoint import load_weights, save_weights
 from generator.evaluation import doctor, latency
 from generator.runtime.select import best_torch
 
@@ -57,15 +55,6 @@ def test_a_check_that_breaks_does_not_stop_the_others(monkeypatch, tmp_path):
     lines = doctor.examine(tmp_path, 1)
     assert any("sound failed: RuntimeError: no such luck" in line for line in lines)
     assert any("weights" in line for line in lines)
-
-
-@pytest.fixture
-def teacher_world(debug_world, tmp_path):
-    """The debug world as the adaptation stage leaves it."""
-    weights = load_weights(debug_world)
-    config = dataclasses.replace(weights.config, stage="adaptation")
-    save_weights(tmp_path, config, weights.tokenizer, weights.dit.state_dict(), parallax=weights.parallax)
-    return tmp_path
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The evaluation command end to end on a debug world."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,6 +10,7 @@ import pytest
 
 import run
 from controls.errors import UserError
+from generator.checkpoint import load_weights, save_weights
 from generator.evaluation import report, video_distance
 from generator.evaluation.quality import Scores
 from generator.training import perceptual
@@ -89,6 +91,23 @@ def test_what_does_not_fit_is_a_sentence(debug_world, turning_data, tmp_path):
             report.evaluate(debug_world, turning_data, wrong)
     with pytest.raises(UserError, match="no weights"):
         report.evaluate(tmp_path, turning_data)
+
+
+def test_the_quality_dial_is_judged_as_it_plays(teacher_world, still_data):
+    """More network calls are the teacher's, with the sampler that play would take; the rest is as ever."""
+    one, three = (report.evaluate(teacher_world, still_data, report.Settings(clips=1, nfe=n)).report for n in (1, 3))
+    assert (one["nfe"], one["sampler"]) == (1, "") and three["nfe"] == 3 and three["sampler"].startswith("dpmpp-2-3-")
+    assert one["tokenizer.psnr"] == three["tokenizer.psnr"] and one["next.psnr"] != three["next.psnr"]
+    with pytest.raises(UserError, match="--nfe is 0; give 1, or more"):
+        report.evaluate(teacher_world, still_data, report.Settings(clips=1, nfe=0))
+
+
+def test_weights_without_a_teacher_are_judged_at_one_call(debug_world, still_data, tmp_path):
+    loaded = load_weights(debug_world)
+    config = dataclasses.replace(loaded.config, stage="adversarial")
+    save_weights(tmp_path, config, loaded.tokenizer, loaded.dit.state_dict(), parallax=loaded.parallax)
+    with pytest.raises(UserError, match="no many-step teacher"):
+        report.evaluate(tmp_path, still_data, report.Settings(clips=1, nfe=2))
 
 
 def test_the_command_writes_figures_curves_and_a_page(debug_world, rolling_data, tmp_path, monkeypatch, capfd):
