@@ -54,7 +54,6 @@ class PlaceMap(nn.Module):
     palette: Tensor
     sky: Tensor
     eye: Tensor
-    tops: tuple[Tensor, ...]
 
     def __init__(self, period: float, levels: int) -> None:
         super().__init__()
@@ -69,6 +68,7 @@ class PlaceMap(nn.Module):
         self.register_buffer("eye", torch.zeros(()))
         for kind in range(KINDS):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
+            self.register_buffer(f"tops{kind}", torch.zeros(0, dtype=torch.int32), persistent=False)
         self.spread()
 
     @property
@@ -108,7 +108,7 @@ class PlaceMap(nn.Module):
     def spread(self) -> None:
         """Make the dense blocks of what is kept."""
         palette, number, what = self.palette.float(), self.where.long(), self.what
-        colour, tops = palette[what.long()], []
+        colour = palette[what.long()]
         for kind in range(KINDS):
             side, levels = self.cells // 2**kind, self.heights // 2**kind
             if kind:
@@ -118,8 +118,7 @@ class PlaceMap(nn.Module):
             code = torch.zeros(side**2 * (levels + 2), dtype=torch.uint8, device=number.device)
             code[padded(number, levels)] = what
             setattr(self, f"codes{kind}", code)
-            tops.append(tops_of(code, levels))
-        self.tops = tuple(tops)
+            setattr(self, f"tops{kind}", tops_of(code, levels))
 
     def sky_cells(self, azimuth: Tensor, up: Tensor) -> Tensor:
         """Numbers of the sky's cells in directions: azimuth in degrees, `up` as a slope, which go together."""
@@ -165,7 +164,7 @@ class PlaceMap(nn.Module):
         above = (BELOW + self.rise(rays.pose)).flatten()
         parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above, turn, slope)
         kinds = torch.cat([torch.full((len(far),), kind) for kind, far in enumerate(asked)])
-        blocks = (*(self._buffers[f"codes{k}"] for k in range(KINDS)), *self.tops)
+        blocks: list[Tensor] = [getattr(self, f"{name}{kind}") for name in ("codes", "tops") for kind in range(KINDS)]
         sizes = (self.cells, self.heights, np.float32(self.period), np.float32(FINEST))
         seen = place_rays.view(
             arrays(*parts),
