@@ -144,6 +144,7 @@ class Progress:
     rate: float = 1.0  # factor on both learning rates
     noise_rate: float = 1.0
     best: float = math.inf
+    chosen: float = math.inf  # validation loss of the chosen parameters from unmoved noises
     stale: int = 0
     broken: int = 0  # losses that were not finite
     losses: list[tuple[float, float]] = field(default_factory=list)  # training, validation; one pair per update
@@ -172,6 +173,7 @@ class Learner:
         self.tensors = {"logits": logits, "offsets": zeros.clone(), "square": zeros.clone(), "momentum": zeros.clone()}
         self.tensors |= {name: pairs.noise.clone() for name, pairs in self.pairs.items()}
         self.best = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        self.chosen = {name: self.tensors[name].clone() for name in ("logits", "offsets")}
         self.progress = Progress()
         t_max = torch.tensor(path.t_max, dtype=torch.float64)
         self.scale = float(path.sigma(t_max))  # the network's start is alpha(t_max) 0 + sigma(t_max) noise
@@ -195,9 +197,13 @@ class Learner:
         return self.progress.losses
 
     def grid(self, best: bool = False) -> tuple[Tensor, Tensor]:
-        """Times and network times of the current or the best parameters."""
-        chosen = self.best if best else self.tensors
-        return grid_of(self.path, self.config.mode, chosen["logits"].detach(), chosen["offsets"].detach())
+        """Times and network times of the current parameters, or of those that are `best` from unmoved noises."""
+        if best:
+            self.choose()
+        return self._grid(self.chosen if best else self.tensors)
+
+    def _grid(self, among: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return grid_of(self.path, self.config.mode, among["logits"].detach(), among["offsets"].detach())
 
     def distances(self, which: str, index: Tensor, noise: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
         """d(student(noise), teacher) for some samples (B,): the objective of LD3, notes section 2."""
@@ -210,10 +216,23 @@ class Learner:
     @torch.no_grad()
     def validate(self) -> float:
         """Mean distance over the held-out pairs from their relaxed noises."""
-        held, grid = self.tensors["held"], self.grid()
+        return self._held_loss(self.tensors["held"], self.grid())
+
+    def _held_loss(self, held: Tensor, grid: tuple[Tensor, Tensor]) -> float:
         batches = torch.arange(len(held)).split(self.config.held_batch)
-        parts = [self.distances("held", index, held[index], grid) for index in batches]
-        return float(torch.cat(parts).mean())
+        return float(torch.cat([self.distances("held", index, held[index], grid) for index in batches]).mean())
+
+    @torch.no_grad()
+    def choose(self) -> None:
+        """Choose the best parameters if they are better than those chosen before, from the held-out noises as drawn.
+
+        Ours: noises that have moved to suit some parameters praise them. In 1,024 dimensions, where the ball is wide,
+        that chose grids for three calls that were 1.2 to 1.8 times as far off as the one begun from (LOG.md).
+        """
+        loss = self._held_loss(self.pairs["held"].noise, self._grid(self.best))
+        if loss < self.progress.chosen:
+            self.progress.chosen = loss
+            self.chosen = {name: self.best[name].clone() for name in self.chosen}
 
     def batches(self) -> list[Tensor]:
         """The order of this round, from (seed, round)."""
@@ -237,6 +256,7 @@ class Learner:
         """From the best parameters, judged by the noises as they are now; the noises of the run stay."""
         for name in ("logits", "offsets"):
             self.tensors[name] = self.best[name].clone()
+        self.choose()
         self.progress.stale, self.progress.best = 0, math.inf
         self.judge(self.validate())
 
@@ -315,12 +335,15 @@ class Learner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name and plain numbers; `restore` takes them back."""
         best = {f"best.{name}": tensor for name, tensor in self.best.items()}
+        best |= {f"chosen.{name}": tensor for name, tensor in self.chosen.items()}
         tensors = {name: tensor.clone() for name, tensor in {**self.tensors, **best}.items()}
         return tensors, {**vars(self.progress), "losses": list(self.progress.losses)}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         for name in self.tensors:
             self.tensors[name], self.best[name] = tensors[name].clone(), tensors[f"best.{name}"].clone()
+        for name in self.chosen:
+            self.chosen[name] = tensors.get(f"chosen.{name}", tensors[f"best.{name}"]).clone()
         self.progress = Progress(**{**numbers, "losses": [(t, v) for t, v in numbers["losses"]]})
 
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generator.evaluation.exact_problems import problem
 from generator.samplers.grids import edm_rho, quadratic_time, uniform_log_snr, uniform_time
 from generator.samplers.learned_times import (
     LearnConfig,
@@ -343,3 +344,19 @@ def test_euler_learns_too(blob):
     learner = Learner(replace(SMALL, mode="lambda"), path, euler, l1, blob.pairs(path, 4, 0), blob.pairs(path, 4, 1))
     learn(learner)
     assert learner.progress.best < learner.progress.losses[0][1] * 1.01 and not learner.fault
+
+
+def test_moved_noises_do_not_choose_a_grid_that_is_worse_from_the_noises_as_drawn():
+    """The bug: with a wide ball, as in many dimensions, the grid that was chosen was worse than the one begun from."""
+    asked = problem("vp", 64)
+    train, held, start = asked.pairs(12, 0), asked.pairs(12, 1), quadratic_time(asked.path, 3)
+    config = LearnConfig(3, "lambda", grid_rounds=1, both_rounds=2, batch=4, ball=0.1, unit=0.05)
+    learner = Learner(config, asked.path, solver_named("ipndm", 2), l2, train, held, start)
+    times, told = learn(learner)
+
+    @torch.no_grad()
+    def loss(grid):
+        made = learner.solver(held.network(torch.arange(12)), held.noise * asked.scale, grid[0], asked.path, grid[1])
+        return float(l2(made, held.target).mean())
+
+    assert loss((times, told)) < 1.0001 * loss((start, start)) < loss(learner._grid(learner.best))
