@@ -19,6 +19,7 @@ FILE_LINES, FUNCTION_LINES, LOOP_LINES = 400, 60, 100
 # from the bottom up; a module imports from its own level's first names downwards, see `may`
 LEVELS = (
     ("controls",),
+    ("generator.precision",),
     ("generator.samplers",),
     ("generator.config",),
     ("generator.scene", "generator.tokenizer", "generator.model"),

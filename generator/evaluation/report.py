@@ -185,18 +185,23 @@ def evaluate(
         seen = place_walks.measure_place(world, place, dataset, first, Scores(lpips), walks, say)
         report |= seen.report
         sheets.append(place_sheet(seen.shown))
-    about: dict[str, Any] = {
-        "weights_hash": loaded.hash,
+    about = about_run(walker, settings, len(splits[first])) | {"seconds": round(time.perf_counter() - began, 2)}
+    return Evaluation(about | report, drift, sheets)
+
+
+def about_run(walker: Walker, settings: Settings, clips: int) -> dict[str, Any]:
+    """What was judged, and on how many of the `clips` that there are."""
+    config = walker.weights.config
+    return {
+        "weights_hash": walker.weights.hash,
         "preset": config.preset,
         "stage": config.stage,
         "nfe": settings.nfe,
         "sampler": walker.sampler.label if walker.sampler else "",
         "world": config.world,
         "split": settings.split,
-        "clips": min(settings.clips, len(splits[first])),
-        "seconds": round(time.perf_counter() - began, 2),
+        "clips": min(settings.clips, clips),
     }
-    return Evaluation(about | report, drift, sheets)
 
 
 def _place_of(weights: Weights, walks: place_walks.Plan) -> Place:

@@ -110,6 +110,8 @@ def test_a_step_sends_what_is_computed(settings, make_world, tmp_path, monkeypat
     more = {"least_motion": 0.0, "overlap": 1} if stage == "adversarial" else {}
     config = kind[stage](**settings, **start, **more, **changes, bf16=bf16)
 
+    monkeypatch.setattr("generator.precision.computes_bf16", lambda kind: True)  # where it is imitated too
+
     def act(meeting):
         monkeypatch.setattr("generator.training.parallel_run.launched", lambda: (meeting.rank, meeting.size))
         monkeypatch.setattr(parallel.Meeting, "arranged", lambda: meeting)
