@@ -222,6 +222,12 @@ def place_folder(make_world):
     return make_world(place=True)
 
 
+@pytest.fixture
+def with_bf16(monkeypatch):
+    """A processor that has bf16, or imitates it, so that torch's automatic backend is always the same."""
+    monkeypatch.setattr("generator.runtime.select.computes_bf16", lambda kind: True)
+
+
 @pytest.fixture(scope="session")
 def led_by():
     """What leads a rollout of one clip, as `rollout.Conditions` has it, from F actions, ray maps and looks."""

@@ -26,7 +26,7 @@ from generator.runtime.backend import Backend
 from generator.runtime.build import Size, check_memory, parse_size, random_weights, world_config
 from generator.runtime.eager import EagerTransformer
 from generator.runtime.gpu_attention import check_gpu
-from generator.runtime.select import BACKENDS, EAGER, TYPES, backend_name, open_backend
+from generator.runtime.select import BACKENDS, EAGER, TYPES, backend_name, best_torch, open_backend
 from generator.runtime.two_pass import TwoPassTransformer
 
 REFERENCE = "torch-fp32"
@@ -194,10 +194,14 @@ def one(plan: Plan) -> dict[str, Any]:
 
 
 def beside(weights: Weights, name: str, frames: int, threads: int, text: torch.Tensor | None) -> dict[str, Any]:
-    """The eager path in the backend's type, and two passes per latent frame on the same path (see two_pass.py)."""
+    """The eager path in the backend's type, and two passes per latent frame on the same path (see two_pass.py).
+
+    OpenVINO computes in bf16 where the processor has it, so eager torch does too, and does not imitate it elsewhere.
+    """
     types = next(types for types in TYPES.values() if name in types.values())
     dtype = next(dtype for dtype, own in types.items() if own == name)
-    eager = open_backend(TYPES["torch"].get(dtype, "torch-bf16"), weights, threads, text)
+    alike = best_torch() if name == "openvino" else TYPES["torch"].get(dtype, "torch-bf16")
+    eager = open_backend(alike, weights, threads, text)
     assert isinstance(eager.transformer, EagerTransformer) and eager.name in EAGER, eager.name
     found = {"eager": {"backend": eager.name, "passes": 1, **time_frames(eager, weights, frames)}}
     twice: Backend = replace(eager, transformer=TwoPassTransformer(eager.transformer))

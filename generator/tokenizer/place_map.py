@@ -15,7 +15,8 @@ Does not know networks, latents, or how a pose was found.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ class PlaceMap(nn.Module):
             return self._look(rays, asked)
         return self.view_of_tensors(rays, asked)
 
-    def view_of_tensors(self, rays: Rays, asked: list[Tensor]) -> Tensor:
+    def view_of_tensors(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
         """As `view`, with every ray asking at all distances (one tensor for each kind of blocks), on any device."""
         pose, height = rays.pose, rays.up.shape[1]
         asked = [far.to(pose.device) for far in asked]
@@ -154,7 +155,7 @@ class PlaceMap(nn.Module):
         colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
 
-    def _look(self, rays: Rays, asked: list[Tensor]) -> Tensor:
+    def _look(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
         """The same on a processor (place_rays.py)."""
         if not bool(rays.pose.isfinite().all()):
             raise UserError(f"The pose is no longer finite ({rays.pose.tolist()}); begin anew.")
@@ -295,7 +296,8 @@ def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Ten
     return full, total[full] / count[full, None]
 
 
-def asked_at(wide: float) -> list[Tensor]:
+@cache
+def asked_at(wide: float) -> tuple[Tensor, ...]:
     """Where along a heading rays that are `wide` per map unit of it ask for blocks of each kind (D,)."""
     found: list[list[float]] = [[] for _ in range(KINDS)]
     far = FIRST
@@ -304,7 +306,7 @@ def asked_at(wide: float) -> list[Tensor]:
         kind = min(kind, KINDS - 1)
         found[kind].append(far)
         far += max(FINEST * 2**kind, GROWTH * far)
-    return [torch.tensor(part) for part in found]
+    return tuple(torch.tensor(part) for part in found)
 
 
 def few(colour: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,14 @@ def test_eager_and_two_passes_stand_beside_a_backend():
     assert "eager" not in benchmark(Plan(**SMALL, backend="torch-fp32", beside=False))
 
 
+@pytest.mark.parametrize(("has", "eager"), [(True, "torch-bf16"), (False, "torch-fp32")])
+def test_eager_beside_openvino_does_not_imitate_bf16(has, eager, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("generator.runtime.select.computes_bf16", lambda kind: has)
+    found = benchmark(Plan(**SMALL, backend="openvino"))
+    assert found["backend"] == "openvino" and found["eager"]["backend"] == eager
+
+
 def test_sweeps_build_other_sizes():
     found = benchmark(Plan(**SMALL, backend="torch-fp32", sweep=("window=2,6", "resolution=96x64"), beside=False))
     assert [(row["window"], row["resolution"]) for row in found["sweep"]] == [

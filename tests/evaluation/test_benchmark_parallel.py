@@ -19,7 +19,6 @@ from generator.evaluation.benchmark_page import to_markdown
 from generator.runtime import parallel_load
 from generator.runtime.build import random_weights
 from generator.runtime.parallel_start import Request
-from generator.runtime.select import best_torch
 from tests.processes import forks, together
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,23 +70,23 @@ def test_a_text_prefix_is_read_by_weights_of_a_folder(make_world, monkeypatch):
     assert request.text.shape == (1, 3, 6) and shared.request_of(Plan(**SMALL)).text is None
 
 
-def test_random_numbers_are_those_of_one_process():
+def test_random_numbers_are_those_of_one_process(with_bf16):
     right, made = random_weights("debug"), parallel_load.load(Request(None, "torch-fp32", preset="debug"))
     for part in ("dit", "tokenizer", "parallax"):
         one, other = getattr(right, part).state_dict(), getattr(made, part).state_dict()
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert made.config == right.config and made.hash == right.hash
-    small = parallel_load.load(Request(None, "torch-bf16", preset="debug"))
+    small = parallel_load.load(Request(None, "auto", preset="debug"))
     assert {p.dtype for p in small.dit.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in small.tokenizer.parameters()} == {torch.float32}
 
 
-def test_a_type_chooses_the_backend():
+def test_a_type_chooses_the_backend(with_bf16):
     def named(**changes):
         return shared.request_of(Plan(**{"preset": "debug", **changes})).dtype_name
 
     assert (named(), named(dtype="fp32"), named(backend="torch", dtype="bf16")) == (
-        best_torch(), "torch-fp32", "torch-bf16",
+        "torch-bf16", "torch-fp32", "torch-bf16",
     )  # fmt: skip
     with pytest.raises(UserError, match="does not compute in --dtype fp8"):
         named(dtype="fp8")

@@ -6,7 +6,6 @@ import importlib.util
 import pytest
 
 from generator.evaluation import doctor, latency
-from generator.runtime.select import best_torch
 
 
 def test_a_whole_world_is_found_and_timed(debug_world):
@@ -60,14 +59,14 @@ def test_a_check_that_breaks_does_not_stop_the_others(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("call", "rest", "said"),
     [
-        (20.0, 60.0, f"--nfe 2 to 5 hold it too ({best_torch()}: 20 ms a call and 60 ms for the rest, of 167 ms per 4"),
+        (20.0, 60.0, "--nfe 2 to 5 hold it too (torch-bf16: 20 ms a call and 60 ms for the rest, of 167 ms per 4"),
         (5.0, 60.0, "--nfe 2 to 10 hold it too"),
         (53.0, 60.0, "--nfe 2 holds it too"),
         (60.0, 60.0, "--nfe 1 holds 24 frames a second on this machine. With the teacher, --nfe 2 and more do not"),
         (60.0, 160.0, "--nfe 1 does not hold 24 frames a second"),
     ],
 )
-def test_the_dial_is_what_the_machine_holds(teacher_world, monkeypatch, call, rest, said):
+def test_the_dial_is_what_the_machine_holds(teacher_world, monkeypatch, with_bf16, call, rest, said):
     """Other backends than torch's make one call a frame, so a torch backend is timed for the settings beyond."""
     timed = []
 
@@ -78,7 +77,7 @@ def test_the_dial_is_what_the_machine_holds(teacher_world, monkeypatch, call, re
 
     monkeypatch.setattr(latency, "time_backend", time_backend)
     text = "\n".join(doctor.weights_and_speed(teacher_world, 1))
-    assert said in text and timed == ["auto", best_torch()]
+    assert said in text and timed == ["auto", "torch-bf16"]
 
 
 def test_weights_without_a_teacher_have_one_setting(debug_world):

@@ -15,7 +15,6 @@ from generator.model.sampler_file import LearnedSampler, save_sampler
 from generator.rollout import teacher_rollout
 from generator.runtime.encode import encode_picture
 from generator.runtime.multistep import load_teacher
-from generator.runtime.select import best_torch
 from generator.samplers.sampler import MOST, Sampler, shifted_sampler
 from generator.world import World
 
@@ -100,13 +99,13 @@ def test_calls_and_seeds_count(world_folder, first_picture):
     assert not any(np.array_equal(a, b) for n, a in enumerate(frames) for b in frames[:n])
 
 
-def test_bf16_stays_near(world_folder, first_picture):
+def test_bf16_stays_near(world_folder, first_picture, with_bf16):
     made = []
     for backend in ("torch-fp32", "auto"):
         world = World(world_folder, backend=backend, threads=1, nfe=3)
         world.reset(first_picture, 1)
         made.append(play(world, walk(world.spec, 3)).astype(int))
-    assert world.info["backend"] == best_torch() and np.abs(made[0] - made[1]).mean() < 6
+    assert world.info["backend"] == "torch-bf16" and np.abs(made[0] - made[1]).mean() < 6
 
 
 @pytest.fixture
