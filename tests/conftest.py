@@ -14,7 +14,7 @@ from PIL import Image
 from controls.action import ActionSpec
 from generator.checkpoint import WorldConfig, as_stored, save_weights
 from generator.config import PRESETS, build, parallax_sizes
-from generator.data.latents import encode_dataset
+from generator.data.encoding import encode_dataset
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place_map import CELL, FINEST, PlaceMap

@@ -10,10 +10,7 @@ Does not know about stages, losses or engines.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import multiprocessing
-import os
 import zipfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,19 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from controls.action import ActionSpec, encode_rows
-from controls.camera import Camera, relative_pose
+from controls.camera import Camera
 from controls.errors import UserError
-from controls.files import write_atomic
 from generator.checkpoint import as_loaded
-from generator.data.clips import Dataset
-from generator.data.workers import on_workers
-from generator.precision import half_where_fast
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
-from generator.tokenizer.reproject import Reprojector, to_picture
+from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
 PLAN = [0, 1, 3, 4, 2]  # x, y, yaw, pitch and height of a recorded pose
@@ -97,47 +89,6 @@ def video_tensor(frames: npt.NDArray[np.uint8], device: torch.device | str = "cp
     return torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-@torch.no_grad()
-def encode_clip(vae: VideoVAE, frames: npt.NDArray[np.uint8], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Normalised latents and alone latents, each (1 + F, C, H, W), of one clip's frames."""
-    device = next(vae.parameters()).device
-    video = video_tensor(frames, device)
-    stride = vae.config.time
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        latents = vae.encode(video[None])[0][0]
-        alone = vae.encode(video[::stride, None])[0][:, 0]
-    return vae.normalise(latents.float()), vae.normalise(alone.float())
-
-
-@torch.no_grad()
-def reprojected(
-    turn: Reprojector,
-    latents: Tensor,
-    look: Tensor,
-    actions: Tensor,
-    dtype: torch.dtype,
-    pose: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The views' part of `ahead` (F, C, H, W) of a clip and the pace (F, Z) before each: what an `Eye` would make of
-    its true pictures.
-
-    Latents (1 + F, C, H, W) are decoded, moved by look (F, ticks, 2) and encoded actions (F, ticks, P), encoded. With
-    pose (1 + F, 5) each pace has the recorded one.
-    """
-    vae, made, paces, pace = turn.vae, [], [], turn.no_pace(1)
-    with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-        pictures = to_picture(vae.decode(vae.denormalise(latents[None]))[0, :: vae.config.time])
-        for k in range(0, len(look), REPROJECTED_AT_ONCE):
-            views = []
-            for i in range(k, min(k + REPROJECTED_AT_ONCE, len(look))):
-                pace = turn.at(pace, None if pose is None else pose[i : i + 1])
-                paces.append(pace)
-                view, pace = turn.ahead(pictures[i : i + 1], look[i : i + 1], actions[i : i + 1], pace)
-                views.append(view.pictures)
-            made.append(turn(torch.cat(views)).float())
-    return torch.cat(made), torch.cat(paces)
-
-
 def parallax_hash(parallax: Parallax | None) -> str:
     """SHA-256 that names what moves a parallax's pictures, as a weights folder keeps it; empty without one."""
     if parallax is None:
@@ -146,116 +97,6 @@ def parallax_hash(parallax: Parallax | None) -> str:
     tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith("place.")]
     tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
     return hashlib.sha256(b"".join(n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors)).hexdigest()
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How clips become latents; `parallax`, whose hash is `by`, matters where `reproject` asks for `ahead`."""
-
-    vae: VideoVAE
-    data: Path
-    out: Path
-    dtype: torch.dtype = torch.bfloat16
-    reproject: bool = False
-    parallax: Parallax | None = None
-    by: str = ""
-
-    def clip(self, dataset: Dataset, index: int) -> None:
-        """Encode one clip unless that is done; what is there and still good is kept."""
-        path = self.out / f"{index:06d}.npz"
-        names, by = _contents(path)
-        foreseen = not self.reproject or ("ahead" in names and by == self.by)
-        if foreseen and {"alone", "moves", "pose"} <= names:
-            return
-        arrays = _arrays(path)
-        clip, device = dataset.clip(index), next(self.vae.parameters()).device
-        if "alone" not in arrays:
-            made = encode_clip(self.vae, clip.frames(), self.dtype)
-            arrays = {name: t.half().cpu().numpy() for name, t in zip(("latents", "alone"), made, strict=True)}
-            arrays |= {"keys": clip.keys, "look": clip.look}
-        pose = clip.pose.astype(np.float64)
-        arrays["moves"] = relative_pose(pose[:-1], pose[1:])[1].astype(np.float32)
-        arrays["pose"] = clip.pose[:: dataset.spec.ticks, PLAN].astype(np.float32)
-        if self.reproject and not foreseen:
-            latents = torch.from_numpy(arrays["latents"]).float().to(device)
-            look = torch.from_numpy(clip.look[1:]).to(device).unflatten(0, (len(latents) - 1, -1))
-            rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], dataset.spec)).to(device)
-            turn = Reprojector(self.vae, dataset.meta["hfov"], self.parallax)
-            given = (latents, look, rows.unflatten(0, look.shape[:2]), self.dtype)
-            ahead, paces = reprojected(turn, *given, torch.from_numpy(arrays["pose"]).to(device))
-            arrays |= {"ahead": ahead.half().cpu().numpy(), "pace": paces.cpu().numpy(), "by": np.array(self.by)}
-        blob = io.BytesIO()
-        np.savez(blob, **arrays)
-        write_atomic(path, blob.getvalue())
-
-
-def encode_dataset(
-    vae: VideoVAE,
-    data: Path,
-    out: Path,
-    dtype: torch.dtype | None = None,
-    reproject: bool = False,
-    parallax: Parallax | None = None,
-    workers: int = 1,
-) -> None:
-    """Encode every clip of a data set; finished clips are kept, so the same command resumes.
-
-    `reproject` makes `ahead` as well; clips that lack it, or have that of another parallax, only have it made.
-    Training clips come first. Without a `dtype` it is bf16 where the tokenizer's device has that. Several workers are
-    processes of one thread each, for processors. UserError when `out` holds latents of another tokenizer.
-    """
-    dataset = Dataset.open(data)
-    out.mkdir(parents=True, exist_ok=True)
-    name = tokenizer_hash(vae)
-    meta_path = out / "meta.json"
-    if meta_path.exists() and json.loads(meta_path.read_text())["tokenizer"] != name:
-        raise UserError(f"{str(out)!r} holds latents of another tokenizer; remove the folder or choose another.")
-    write_atomic(meta_path, json.dumps({"tokenizer": name, "data": dataset.meta}).encode())
-    dtype = dtype or half_where_fast(next(vae.parameters()).device.type)
-    how = Encoding(vae, data, out, dtype, reproject, parallax, parallax_hash(parallax))
-    order = [index for split in ("train", "held_seed", "held_map") for index in dataset.select(split)]
-    bar = tqdm(total=len(order), desc="encode clips", unit="clip")
-    if workers <= 1:
-        for index in order:
-            how.clip(dataset, index)
-            bar.update()
-        return
-    for _ in on_workers(_encode_one, order, workers, _begin_worker, (how,)):
-        bar.update()
-
-
-_worker: list[tuple[Encoding, Dataset]] = []
-
-
-def _begin_worker(how: Encoding) -> None:
-    torch.set_num_threads(1)
-    _worker.append((how, Dataset.open(how.data)))
-
-
-def _encode_one(index: int) -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # killed: its queue would keep this process busy for long
-        os._exit(1)
-    how, dataset = _worker[0]
-    how.clip(dataset, index)
-
-
-def _contents(path: Path) -> tuple[set[str], str]:
-    """The names of a file's arrays and the parallax that made `ahead`, without reading the rest; nothing if damaged."""
-    try:
-        with np.load(path) as stored:
-            return set(stored.files), str(stored["by"]) if "by" in stored.files else ""
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return set(), ""
-
-
-def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """What a file of latents holds; nothing when it is missing or damaged."""
-    try:
-        with np.load(path) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return {}
 
 
 class LatentClips:

@@ -22,7 +22,8 @@ from torch import Tensor
 from controls.action import encode_rows
 from controls.camera import Camera
 from generator.checkpoint import Weights
-from generator.data.latents import PLAN, reprojected, video_tensor
+from generator.data.encoding import reprojected
+from generator.data.latents import PLAN, video_tensor
 from generator.evaluation.motion import View, turned
 from generator.rollout import frame_noise, with_ahead
 from generator.samplers.sampler import Sampler

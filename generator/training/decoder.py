@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from generator.checkpoint import config_from_dict, read_manifest
 from generator.data.clips import Dataset
-from generator.data.latents import Batch, video_tensor
+from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
 from generator.model.ranks import launched
 from generator.tokenizer.blocks import LAST
 from generator.tokenizer.vae import VideoVAE
+from generator.training.adaptation import adaptation_loss
 from generator.training.dit_run import (
     DiTRun,
     DiTTraining,
@@ -55,6 +56,7 @@ from generator.training.histories import OwnHistories
 from generator.training.losses import critic_loss, generator_loss, some_pictures
 from generator.training.patch_gan import PatchDiscriminator
 from generator.training.perceptual import Lpips
+from generator.training.resident import Recorded
 
 LARGER = 4  # the second critic sees pictures at a quarter of the size, so shapes as well as edges
 
@@ -65,7 +67,9 @@ class DecoderTraining(DiTTraining):
     from the truth, each used about `reuse` times; the others are on latents of real pictures. `crop` is in latent
     cells, at most. `critic` is the critics' share of the gradient at the decoder's last layer, `own_critic` the same
     where latents are guesses (0: none looks). `maker` and `maker_muon` are the transformer's rates (0: it rests),
-    `anchor` the weight of its squared error.
+    `anchor` the weight of its squared error at t = 1, which is what plays, and `teach` that of its squared error at
+    other t, shifted by `shift`: with it the many-step teacher learns on, else it is forgotten. `resident` keeps all
+    pictures decoded on the device.
     """
 
     data: str = "runs/data/halls"
@@ -87,6 +91,8 @@ class DecoderTraining(DiTTraining):
     maker: float = 0.0
     maker_muon: float = 0.0
     anchor: float = 0.5
+    teach: float = 0.0
+    resident: bool = False
 
 
 class Critics(nn.Module):
@@ -107,8 +113,7 @@ class DecoderRun:
 
     run: DiTRun
     config: DecoderTraining
-    data: Dataset
-    clips: list[int]
+    recorded: Recorded
     vae: VideoVAE
     critics: Critics
     ema: Ema
@@ -161,6 +166,7 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
     run.world = replace(run.world, stage=stage)  # the transformer is still that stage's
     vae = copy.deepcopy(run.tokenizer).to(memory_format=LAST)
     vae.decoder.train().requires_grad_(True)
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes
     torch.manual_seed(config.seed)
     critics = Critics().to(run.device, memory_format=LAST)
     data = Dataset.open(config.data)
@@ -169,11 +175,12 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
             f"The latents in {config.latents!r} are not those of {config.data!r}; give both of one data set."
         )
     named, muon = vae.decoder.named_parameters(), config.muon or None
+    recorded = Recorded(data, data.select("train"), run.device, config.resident)
     made = DecoderRun(
-        run, config, data, data.select("train"), vae, critics, Ema(vae.decoder, config.ema),
+        run, config, recorded, vae, critics, Ema(vae.decoder, config.ema),
         split_optimisers(named, config.lr, muon, 0.0, lambda n: "stem" in n or "head" in n),
         split_optimisers(critics.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
-        Lpips().to(run.device), OwnHistories(run, config.rounds, config.reuse),
+        Lpips().to(run.device), OwnHistories(run, config.rounds, config.reuse, staggered=True),
     )  # fmt: skip
     if run.resumed:
         vae.decoder.load_state_dict(run.resumed["decoder"])
@@ -198,7 +205,7 @@ def train_step(made: DecoderRun) -> dict[str, float]:
     choice, generator = step_rng(config.seed, run.step, "choice"), step_generator(config.seed, run.step, "pictures")
     own = choice.random() < config.own
     with run.autocast():
-        latents, video, anchor = draw(made, choice, own)
+        latents, video, errors = draw(made, choice, own)
         shown = made.vae.decode(made.vae.denormalise(latents)).float()
         real, fake = some_pictures(video, shown, config.pictures, generator)
         parts = {"l1": (shown - video).abs().mean(), "lpips": made.lpips(fake, real).float().mean()}
@@ -208,8 +215,8 @@ def train_step(made: DecoderRun) -> dict[str, float]:
             made.critics.requires_grad_(False)
             parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
             loss = rebuilt + share * balance(rebuilt, parts["deceit"], made.vae) * parts["deceit"]
-        if anchor is not None:
-            parts["error"], loss = anchor, loss + config.anchor * anchor
+        for name, error in errors.items():
+            parts[name], loss = error, loss + (config.teach if name == "teacher" else config.anchor) * error
     loss.backward()
     parts["gradient"] = nn.utils.clip_grad_norm_(made.vae.decoder.parameters(), config.clip)
     update(made.optimisers)
@@ -241,36 +248,37 @@ def balance(rebuilt: Tensor, deceit: Tensor, vae: VideoVAE) -> Tensor:
     return (sizes[0] / (sizes[1] + 1e-8)).clamp(max=1e3).detach()
 
 
-def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Crops of latents (B, 1 + F, C, H, W), guessed or true after the first, and of their real pictures in [-1, 1].
 
-    Also the squared error of the guesses, with a gradient, where the transformer learns too.
+    Also, with a gradient, where the transformer learns too, the squared `error` of the guesses, and that of the
+    `teacher` at other t.
     """
-    run, anchor = made.run, None
+    run, config, errors = made.run, made.config, {}
     if own:
         batch, recycled = made.histories.draw(choice)
-        noise = torch.randn(batch.target.shape, generator=step_generator(made.config.seed, run.step, "noise"))
+        noise = torch.randn(batch.target.shape, generator=step_generator(config.seed, run.step, "noise"))
         noise = noise.to(run.device)
         with torch.set_grad_enabled(bool(run.optimisers)):
             t = torch.ones(len(noise), device=run.device)
             later = noise - run.dit(noise, recycled, t, batch.actions, batch.rays).float()
         if run.optimisers:
-            anchor = nnf.mse_loss(later, batch.target)
+            errors["error"] = nnf.mse_loss(later, batch.target)
+        if run.optimisers and config.teach:
+            generator = step_generator(config.seed, run.step, "teacher", run.device.type)
+            errors["teacher"] = adaptation_loss(run.dit, batch, run.world.shift, 0.0, generator, recycled)
     else:
         batch = run.draw("true")
         later = batch.target
     latents = torch.cat([batch.first[:, None], later], dim=1)
     video = real_pictures(made, batch, latents.shape[1])
-    return *cut(latents, video, made.config.crop, made.vae.config.space, choice), anchor
+    return *cut(latents, video, config.crop, made.vae.config.space, choice), errors
 
 
 def real_pictures(made: DecoderRun, batch: Batch, count: int) -> Tensor:
     """The recorded pictures (B, 1 + ticks * (count - 1), 3, Y, X) that a batch's first `count` latents stand for."""
-    ticks, videos = made.run.clips.ticks, []
-    for index, start in batch.places:
-        frames = made.data.clip(made.clips[index]).frames(start * ticks, 1 + ticks * (count - 1))
-        videos.append(video_tensor(frames, made.run.device))
-    return torch.stack(videos)
+    ticks = made.run.clips.ticks
+    return torch.stack([made.recorded(i, start * ticks, 1 + ticks * (count - 1)) for i, start in batch.places])
 
 
 def cut(

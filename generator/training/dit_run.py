@@ -147,10 +147,12 @@ class DiTRun:
         """bf16 autocast when the run uses it and the device has it."""
         return in_half(self.device.type, self.config.bf16)
 
-    def draw(self, use: str = "batch", frames: int = 0) -> Batch:
-        """The batch of the present step, of `frames` latent frames (0: the setting's); derives from (seed, step)."""
+    def draw(self, use: str = "batch", frames: int = 0, count: int = 0) -> Batch:
+        """The batch of the present step, of `frames` latent frames and `count` clips (0: the setting's); derives from
+        (seed, step).
+        """
         c = self.config
-        batch = self.clips.draw(c.batch, frames or c.frames, step_rng(c.seed, self.step, use))
+        batch = self.clips.draw(count or c.batch, frames or c.frames, step_rng(c.seed, self.step, use))
         if not self.dit.config.reproject:  # the same latents serve models that recycle no reprojection
             batch.ahead = batch.pace = None
         return batch.to(self.device)

@@ -21,24 +21,32 @@ if TYPE_CHECKING:
     from generator.training.parallax import ParallaxRun
 
 
+Walk = tuple[Tensor, Tensor, Tensor]  # encoded actions (T, P), what is told (T, told), moves (T, 3) in map units
+
+
+def walk_of(run: ParallaxRun, index: int) -> Walk:
+    """A clip as the ego-motion learns from it, as many whole latent frames as it has; made once."""
+    if index not in run.walks:
+        clip, ticks = run.clip(index), run.data.spec.ticks
+        stop = (len(clip) - 1) // ticks * ticks
+        pose = clip.pose[: stop + 1].astype(np.float64)
+        moves = torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float()
+        actions = torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec))
+        where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float().to(run.device)
+        hints = None if run.parallax.mapped else run.hints_of(index)[: stop // ticks].to(run.device)
+        told = run.parallax.told(hints, where).detach().repeat_interleave(ticks, 0)
+        run.walks[index] = (actions.to(run.device), told, moves.to(run.device))
+    return run.walks[index]
+
+
 def ego_motion(run: ParallaxRun, indices: list[int], mirrored: bool = False) -> tuple[Tensor, Tensor]:
-    """Predicted and recorded moves (clips, T, 3) in units, of as many whole latent frames as every clip has.
+    """Predicted and recorded moves (clips, T, 3) in units, of as many latent frames as every clip has.
 
     `mirrored` walks are what a mirror shows of them, where a map tells of walls: twice as many to learn from.
     """
-    ticks, parallax = run.data.spec.ticks, run.parallax
-    stop = min(len(run.clip(i)) - 1 for i in indices) // ticks * ticks
-    inputs, near, true = [], [], []
-    for index in indices:
-        clip = run.clip(index)
-        pose = clip.pose[: stop + 1].astype(np.float64)
-        true.append(torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float())
-        inputs.append(torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec)))
-        where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float().to(run.device)
-        hints = None if parallax.mapped else run.hints_of(index)[: stop // ticks].to(run.device)
-        told = parallax.told(hints, where)
-        near.append(told.repeat_interleave(ticks, 0))
-    actions, told, moves = (torch.stack(parts).to(run.device) for parts in (inputs, near, true))
+    parallax, walks = run.parallax, [walk_of(run, i) for i in indices]
+    stop = min(len(walk[0]) for walk in walks)
+    actions, told, moves = (torch.stack([part[:stop] for part in parts]) for parts in zip(*walks, strict=True))
     if mirrored and parallax.mapped:
         actions, told, moves = in_a_mirror(actions, told, moves, run.data.spec)
     made = parallax.ego(actions, told, actions.new_zeros(len(indices), parallax.config.hidden))[0]

@@ -12,8 +12,9 @@ Does not know of losses or stages.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from generator.tokenizer.reproject import Reprojector, Views, to_picture
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import step_generator
 
-AT_ONCE = 12  # pictures; bounds memory
+AT_ONCE = {"cpu": 12, "cuda": 96}  # pictures; bounds memory
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class OwnHistories:
 
     At every `reuse`-th draw the newest history ages by a round, or a new batch begins; the last `kept` are drawn from.
     A run that is stopped continues with other histories than one that is not. `begin` draws new batches in place of
-    the run, and `name` tells the noises of several from one another.
+    the run, and `name` tells the noises of several from one another. Of `staggered` ones, clips begin in turn: a batch
+    has histories of all ages, and each update fewer clips in common with the last.
     """
 
     def __init__(
@@ -56,22 +58,47 @@ class OwnHistories:
         kept: int = 4,
         begin: Callable[[], Batch] | None = None,
         name: str = "guess",
+        staggered: bool = False,
     ) -> None:
         self.run, self.rounds, self.reuse, self.drawn, self.age = run, max(1, rounds), max(1, reuse), 0, 0
         self.begin, self.name = begin or (lambda: run.draw("own history")), name
+        self.staggered = staggered
         self.held: deque[History] = deque(maxlen=kept if reuse > 1 else 1)
 
     def draw(self, choice: np.random.Generator) -> tuple[Batch, Tensor]:
         """A batch and its recycled frames (B, F, C to 2C + K, H, W)."""
         if self.drawn % self.reuse == 0 or not self.held:
-            fresh = not self.held or self.age >= self.rounds
-            before = true_history(self.run, self.begin()) if fresh else self.held[-1]
-            self.age = 1 if fresh else self.age + 1
+            before = self._before()
             generator = step_generator(self.run.config.seed, self.run.step, self.name, self.run.device.type)
             self.held.append(after_own_guesses(self.run, before, generator))
         self.drawn += 1
         chosen = self.held[int(choice.integers(len(self.held)))]
         return chosen.batch, chosen.recycled
+
+    def _before(self) -> History:
+        """The history that the next guesses follow: that of a new batch, or the last one, some of it begun anew."""
+        if not self.held or (self.age >= self.rounds and not self.staggered):
+            self.age = 1
+            return true_history(self.run, self.begin())
+        last, self.age = self.held[-1], self.age + 1
+        rows = list(range(len(last.recycled)))[(self.age - 2) % self.rounds :: self.rounds] if self.staggered else []
+        if not rows:
+            return last
+        return replaced(last, true_history(self.run, self.run.draw("own history", count=len(rows))), rows)
+
+
+def replaced(old: Any, new: Any, rows: Sequence[int]) -> Any:
+    """A history, or a part of one, with these rows of its clips taken from another, in turn."""
+    if isinstance(old, Tensor):
+        old = old.clone()
+        old[list(rows)] = new
+        return old
+    if isinstance(old, tuple):
+        taken = dict(zip(rows, new, strict=True))
+        return tuple(taken.get(i, one) for i, one in enumerate(old))
+    if is_dataclass(old):
+        return type(old)(*(replaced(getattr(old, f.name), getattr(new, f.name), rows) for f in fields(old)))
+    return old
 
 
 def reprojector(run: DiTRun) -> Reprojector | None:
@@ -130,8 +157,9 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor,
             pose = batch.pose[:, :-1].flatten(0, 1)
             path = turn.parallax.place.path(pose, look, batch.moves.flatten(0, 1))
     ahead, last, inside = [], [], []
-    for k in range(0, len(flat), AT_ONCE):
-        part = slice(k, k + AT_ONCE)
+    at_once = AT_ONCE[flat.device.type]
+    for k in range(0, len(flat), at_once):
+        part = slice(k, k + at_once)
         seen = turn.parallax.perceive(flat[part]) if turn.parallax else None
         if turn.parallax is not None and seen is not None and pose is not None:
             seen = turn.parallax.steady(seen, pose[part])

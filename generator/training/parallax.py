@@ -30,7 +30,7 @@ from generator.data.halls.depth import STRETCH
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
-from generator.training.ego_learning import ego_motion
+from generator.training.ego_learning import Walk, ego_motion
 from generator.training.helpers import (
     Budget,
     Optimisers,
@@ -69,7 +69,8 @@ class ParallaxTraining:
     `agree`, `period`, `checkered` and `recall` are what the parallax is kept with (ParallaxConfig); without a period
     the one of the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
     `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) before the
-    ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it.
+    ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it. With `kept` the
+    map and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns.
     """
 
     data: str = "runs/data/halls"
@@ -82,6 +83,7 @@ class ParallaxTraining:
     levels: int = -1
     recall: float = 0.3
     mapped: int = 1500
+    kept: bool = False
     pictures: int = 64
     minutes: float = 0.0
     steps: int = 0
@@ -133,6 +135,7 @@ class ParallaxRun:
     known: KnownDepth | None = None
     held: dict[int, Clip] = field(default_factory=dict)
     hints: dict[int, Tensor] = field(default_factory=dict)
+    walks: dict[int, Walk] = field(default_factory=dict)  # as the ego-motion learns from them; its map stays as it is
     small: dict[int, np.ndarray] = field(default_factory=dict)  # the picture that each latent frame begins from
 
     def clip(self, index: int) -> Clip:
@@ -192,7 +195,7 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
 
 def make_map(run: ParallaxRun) -> None:
     """Make the place's map, if it is to have one, before the ego-motion learns by it: the depth is done by then."""
-    if run.parallax.mapped:
+    if run.parallax.mapped and not run.config.kept:
         known = run.data.meta["world"] == "halls"
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
     run.mapped = True
@@ -211,6 +214,8 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
     sizes |= {"agree": config.agree, **place_sizes(config, data.meta)}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
+    if config.kept and not config.start:
+        raise UserError("kept = true keeps the map of another parallax or world; give that with --start DIR.")
     if config.start:
         begin_with(parallax, load_parallax(config.start), config.start)
     if config.known:
@@ -293,7 +298,7 @@ def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
     loss.backward()
     nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
     figures = {"ego": loss.item()}
-    if run.parallax.place is not None:
+    if run.parallax.place is not None and not config.kept:
         figures["place"] = place_loss(run, run.parallax.place, rng)
     update(run.optimisers)
     return figures

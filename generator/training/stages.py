@@ -49,16 +49,19 @@ def train_stage(
 ) -> None:
     """One stage with the command's settings; fields that a stage does not have are left out."""
     if stage == "latents":
-        from generator.data.latents import encode_dataset
+        from generator.data.encoding import TOGETHER, encode_dataset
+        from generator.training.helpers import pick_device
         from generator.training.parallax_files import load_parallax
         from generator.training.tokenizer import load_tokenizer
 
+        device = pick_device("auto")
         how = {
             "reproject": reprojects(args.preset),
-            "parallax": load_parallax(args.parallax) if args.parallax else None,
+            "parallax": load_parallax(args.parallax).to(device) if args.parallax else None,
             "workers": args.workers,
+            "together": 1 if device.type == "cpu" else TOGETHER,
         }
-        encode_dataset(load_tokenizer(args.tokenizer), args.data, args.latents, **how)
+        encode_dataset(load_tokenizer(args.tokenizer).to(device), args.data, args.latents, **how)
         return
     config_class, run = stage_of(stage)
     values = {

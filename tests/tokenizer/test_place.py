@@ -16,7 +16,8 @@ from controls.errors import UserError
 from generator.checkpoint import save_weights
 from generator.config import build, parallax_sizes
 from generator.data.clips import Dataset
-from generator.data.latents import LatentClips, encode_dataset, parallax_hash
+from generator.data.encoding import encode_dataset
+from generator.data.latents import LatentClips, parallax_hash
 from generator.rollout import open_eye, rollout
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place import Place, place_channels

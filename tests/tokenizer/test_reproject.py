@@ -13,7 +13,8 @@ from controls.action import encode_rows
 from controls.errors import UserError
 from generator.config import PRESETS
 from generator.data.clips import Dataset
-from generator.data.latents import LatentClips, encode_clip, encode_dataset, reprojected
+from generator.data.encoding import encode_clip, encode_dataset, reprojected
+from generator.data.latents import LatentClips
 from generator.evaluation.motion import View, turned
 from generator.rollout import Eye
 from generator.tokenizer.reproject import Reprojector, really_shown, to_picture

@@ -103,12 +103,26 @@ def test_two_steps_and_two_more_are_four(config, tmp_path, own, maker):
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_pictures_belong_to_their_latents(config, tmp_path):
+def test_a_teacher_learns_on_beside_the_one_call(config, tmp_path):
+    """The bug: after this stage more network calls looked worse, since nothing else than t = 1 had been taught."""
+    config = dataclasses.replace(config, own=1.0, maker=1e-3, maker_muon=1e-3, teach=1.0)
+    train(config, tmp_path / "run", quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["own_teacher"] < 10 and row["own_teacher"] != row["own_error"] for row in rows)
+    made = open_decoder_run(config, tmp_path / "other")
+    errors = decoder.draw(made, np.random.default_rng(0), True)[2]
+    errors["teacher"].backward()
+    assert sum(float(p.grad.abs().sum()) for p in made.run.dit.parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_pictures_belong_to_their_latents(config, tmp_path, resident):
+    config = dataclasses.replace(config, resident=resident)
     made = open_decoder_run(config, tmp_path)
     batch = made.run.clips.gather([(0, 2), (1, 5)], 3)
     video = real_pictures(made, batch, 3)
     for row, (clip, start) in zip(video, batch.places, strict=True):
-        frames = made.data.clip(made.clips[clip]).frames(4 * start, 9)
+        frames = made.recorded.data.clip(made.recorded.clips[clip]).frames(4 * start, 9)
         assert np.array_equal(((row + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy(), frames)
 
 

@@ -11,7 +11,8 @@ import torch
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.config import PRESETS
-from generator.data.latents import encode_dataset, tokenizer_hash
+from generator.data.encoding import encode_dataset
+from generator.data.latents import tokenizer_hash
 from generator.training import adaptation, consistency, dit_run
 from generator.training.adaptation import AdaptationTraining
 from generator.training.consistency import ConsistencyTraining

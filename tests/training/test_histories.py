@@ -1,11 +1,12 @@
 """Own histories: guesses take the truth's place, round after round, on the recorded path."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
-from generator.data.latents import reprojected
+from generator.data.encoding import reprojected
 from generator.tokenizer.reproject import Reprojector, to_picture
 from generator.training.adaptation import AdaptationTraining, adaptation_loss, train
 from generator.training.dit_run import open_run
@@ -124,3 +125,20 @@ def test_a_history_is_shown_as_play_shows_it(run):
     torch.testing.assert_close(made.pictures[:, 2], shown, atol=1.1 / 127.5, rtol=0)
     assert torch.equal(made.pictures[:, 0], true.pictures[:, 0])
     assert not torch.equal(made.pictures[:, 2], video[:, -1])
+
+
+def test_staggered_clips_begin_in_turn(run):
+    """After as many draws as there are rounds every clip was begun anew once, and the rest went on."""
+    histories = OwnHistories(run, 3, 1, staggered=True)
+    places, made = [], []
+    for run.step in range(7):
+        batch, recycled = histories.draw(step_rng(0, run.step))
+        places.append(batch.places)
+        made.append(recycled)
+        assert recycled.shape == batch.recycled.shape
+    changed = [[a != b for a, b in zip(*pair, strict=True)] for pair in itertools.pairwise(places)]
+    assert changed == [[True, False], [False, True], [False, False]] * 2
+    run.step = 5
+    fresh = run.draw("own history", count=1)
+    assert fresh.places[0] == places[5][1]
+    assert torch.equal(guessed(run, fresh)[0, 0], made[5][1, 0]), "the first recycled frame is the true one"

@@ -13,7 +13,8 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.data.collect import collect
-from generator.data.latents import PLAN, LatentClips, encode_dataset, parallax_hash
+from generator.data.encoding import encode_dataset
+from generator.data.latents import PLAN, LatentClips, parallax_hash
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.training import adaptation, parallax
 from generator.training.ego_learning import ego_motion
@@ -131,9 +132,27 @@ def test_several_workers_encode_what_one_does(data_set, tiny_vae, tiny_parallax,
             assert all(np.array_equal(one[name], two[name]) for name in one.files)
 
 
+def test_clips_together_are_encoded_as_one_by_one(data_set, tiny_vae, tiny_place, tmp_path):
+    """In groups smaller than, as large as and larger than a split, and going on from some that are there."""
+    how = {"reproject": True, "parallax": tiny_place}
+    encode_dataset(tiny_vae, data_set, tmp_path / "1", torch.float32, **how)
+    shutil.copytree(tmp_path / "1", tmp_path / "64")
+    (tmp_path / "64" / "000001.npz").unlink()
+    for together in (2, 64):
+        encode_dataset(tiny_vae, data_set, tmp_path / str(together), torch.float32, together=together, **how)
+        for path in sorted((tmp_path / "1").glob("*.npz")):
+            with np.load(path) as one, np.load(tmp_path / str(together) / path.name) as two:
+                assert one.files == two.files and str(one["by"]) == str(two["by"])
+                for name in set(one.files) - {"by"}:
+                    assert np.allclose(one[name], two[name], atol=1e-2), (
+                        name
+                    )  # a ray at an edge may fall on either side
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"kept": True}, "--start"),
         ({"ego_from": -0.1}, "from 0 to below 1"),
         ({"ego_from": 1.0}, "from 0 to below 1"),
         ({"steps": 0}, "has no end"),
