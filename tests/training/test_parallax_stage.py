@@ -240,6 +240,17 @@ def test_known_depth_teaches_and_resumes(houses, tmp_path):
     assert len(near) == 5 and near[-1] < near[0]
 
 
+def test_the_ego_motion_alone_may_learn_in_a_place_that_is_kept(data_set, place_folder, tmp_path):
+    before = load_parallax(place_folder)
+    sizes = {"period": before.config.period, "checkered": True, "levels": before.config.levels, "recall": 0.4}
+    config = settings(data_set, start=str(place_folder), ego_from=0.0, kept=True, steps=3, **sizes)
+    train(config, tmp_path, quiet=True)
+    old, new = before.state_dict(), load_parallax(tmp_path).state_dict()
+    changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
+    assert {name.split(".")[0] for name in changed} == {"ego", "place"}
+    assert {name for name in changed if name.startswith("place.")} <= {"place.ground", "place.floor", "place.map.eye"}
+
+
 def test_known_pictures_are_drawn_with_their_depth(houses):
     known = know_depth(Dataset.open(houses), "train", 9, 0)
     assert known.pictures.shape[1:] == (160, 256, 3) and known.nearness.shape == (len(known.pictures), 40, 64)
