@@ -35,6 +35,7 @@ FULL = 2  # of the eight blocks in a coarser one that make it solid
 BODY, REACH = (-14.0, -6.0, 2.0, 10.0), 130.0  # map units above the eye at which blocks stop a body, and how far ahead
 TURNS, SLOPES, LOWEST, HIGHEST = 720, 96, -0.1, 1.1  # cells of the sky: around, and up by slope
 BAND = 16  # rows that are looked along at once, as far as any of them stays within the map's heights
+RAYS = 2**18  # that a GPU looks along at once instead, if these are more: it would wait for many small steps
 COLOURS = 255  # of blocks
 AT_ONCE = 16384  # colours that are compared; bounds memory
 VIEW = 4  # rays per latent cell along each side
@@ -149,7 +150,8 @@ class PlaceMap(nn.Module):
         asked = [far.to(pose.device) for far in asked]
         plans = [self._plan(rays, kind, far) for kind, far in enumerate(asked)]
         rise = self.rise(pose)
-        bands = [self._band(rays.up[:, k : k + BAND], rise, asked, plans) for k in range(0, height, BAND)]
+        rows = BAND if pose.device.type == "cpu" else max(BAND, RAYS // (len(pose) * rays.east.shape[-1]))
+        bands = [self._band(rays.up[:, k : k + rows], rise, asked, plans) for k in range(0, height, rows)]
         code, near = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
