@@ -243,8 +243,8 @@ def test_known_depth_teaches_and_resumes(houses, tmp_path):
 def test_the_ego_motion_alone_may_learn_in_a_place_that_is_kept(data_set, place_folder, tmp_path):
     before = load_parallax(place_folder)
     sizes = {"period": before.config.period, "checkered": True, "levels": before.config.levels, "recall": 0.4}
-    config = settings(data_set, start=str(place_folder), ego_from=0.0, kept=True, steps=3, **sizes)
-    train(config, tmp_path, quiet=True)
+    config = settings(data_set, start=str(place_folder), ego_from=0.0, kept=True, **sizes)
+    train(config, tmp_path, stop_after=3, quiet=True)
     old, new = before.state_dict(), load_parallax(tmp_path).state_dict()
     changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
     assert {name.split(".")[0] for name in changed} == {"ego", "place"}
