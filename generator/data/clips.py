@@ -25,6 +25,7 @@ from controls.files import write_atomic
 
 FORMAT = 1
 QUALITY = 95
+READERS = 16  # threads that read clips at once, at most
 SPLITS = ("train", "held_map", "held_seed")
 ARRAYS = ("jpeg", "offsets", "keys", "look", "pose")
 AGAIN = "collect the data set again (the same command resumes)."

@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from controls.action import encode_rows
 from controls.camera import relative_pose
 from controls.errors import UserError
 from controls.files import write_atomic
-from generator.data.clips import Clip, Dataset
+from generator.data.clips import READERS, Clip, Dataset
 from generator.data.latents import PLAN, parallax_hash, tokenizer_hash, video_tensor
 from generator.data.workers import on_workers
 from generator.precision import half_where_fast
@@ -40,7 +40,6 @@ from generator.tokenizer.vae import VideoVAE
 
 REPROJECTED_AT_ONCE = 6  # latent frames; bounds memory
 TOGETHER = 64  # clips that a GPU encodes at once
-READERS = 16  # threads that read clips for it, at most
 
 
 @torch.no_grad()
@@ -55,22 +54,8 @@ def encode_clip(vae: VideoVAE, frames: npt.NDArray[np.uint8], dtype: torch.dtype
     return vae.normalise(latents.float()), vae.normalise(alone.float())
 
 
-def reprojected(
-    turn: Reprojector,
-    latents: Tensor,
-    look: Tensor,
-    actions: Tensor,
-    dtype: torch.dtype,
-    pose: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`reprojected_together` of one clip: (F, C, H, W) and (F, Z), of the same without N."""
-    given = (latents[None], look[None], actions[None], dtype, None if pose is None else pose[None])
-    ahead, paces = reprojected_together(turn, *given)
-    return ahead[0], paces[0]
-
-
 @torch.no_grad()
-def reprojected_together(
+def reprojected(
     turn: Reprojector,
     latents: Tensor,
     look: Tensor,
@@ -102,7 +87,7 @@ def reprojected_together(
 
 Arrays = dict[str, npt.NDArray[Any]]
 Pictures = npt.NDArray[np.uint8]
-Read = tuple[Clip, Pictures | None]
+Read = tuple[Clip, Arrays, Pictures | None]  # a clip, what is there of its latents, and what is still to be encoded
 
 
 @dataclass(frozen=True)
@@ -126,29 +111,29 @@ class Encoding:
         """Where a clip's latents are kept."""
         return self.out / f"{index:06d}.npz"
 
-    def foreseen(self, index: int) -> bool:
-        """Whether a clip has all that is asked of what lies ahead."""
-        names, by = _contents(self.path(index))
-        return not self.reproject or ("ahead" in names and by == self.by)
+    def foreseen(self, names: Container[str], by: object) -> bool:
+        """Whether these arrays of a clip, whose `ahead` is by that parallax, have all that is asked of it."""
+        return not self.reproject or ("ahead" in names and str(by) == self.by)
 
     def done(self, index: int) -> bool:
         """Whether nothing is left to be made of a clip."""
-        return self.foreseen(index) and {"alone", "moves", "pose"} <= _contents(self.path(index))[0]
+        names, by = _contents(self.path(index))
+        return self.foreseen(names, by) and {"alone", "moves", "pose"} <= names
 
     def read(self, dataset: Dataset, index: int) -> Read:
-        """A clip, and its pictures if they are still to be encoded."""
-        clip = dataset.clip(index)
-        return clip, None if "alone" in _contents(self.path(index))[0] else clip.frames()
+        """All that encoding a clip needs from the disk."""
+        clip, arrays = dataset.clip(index), _arrays(self.path(index))
+        return clip, arrays, None if "alone" in arrays else clip.frames()
 
     def clips(self, dataset: Dataset, indices: Sequence[int], read: Sequence[Read]) -> None:
         """Encode clips of one length; what is there and still good is kept."""
-        kept = [self._seen(dataset, index, *one) for index, one in zip(indices, read, strict=True)]
-        blind = [i for i, index in enumerate(indices) if not self.foreseen(index)]
-        if self.reproject and blind:
+        kept = [self._seen(dataset, *one) for one in read]
+        blind = [i for i, arrays in enumerate(kept) if not self.foreseen(arrays, arrays.get("by", ""))]
+        if blind:
             given = [self._given(dataset, read[i][0], kept[i]) for i in blind]
             turn = Reprojector(self.vae, dataset.meta["hfov"], self.parallax)
             latents, look, rows, pose = (torch.stack(part) for part in zip(*given, strict=True))
-            ahead, paces = reprojected_together(turn, latents, look, rows, self.dtype, pose)
+            ahead, paces = reprojected(turn, latents, look, rows, self.dtype, pose)
             for i, one, pace in zip(blind, ahead.half().cpu().numpy(), paces.cpu().numpy(), strict=True):
                 kept[i] |= {"ahead": one, "pace": pace, "by": np.array(self.by)}
         for index, arrays in zip(indices, kept, strict=True):
@@ -156,9 +141,8 @@ class Encoding:
             np.savez(blob, **arrays)
             write_atomic(self.path(index), blob.getvalue())
 
-    def _seen(self, dataset: Dataset, index: int, clip: Clip, pictures: Pictures | None) -> Arrays:
+    def _seen(self, dataset: Dataset, clip: Clip, arrays: Arrays, pictures: Pictures | None) -> Arrays:
         """A clip's latents, what was done in it, and where it was recorded."""
-        arrays = _arrays(self.path(index))
         if pictures is not None:
             made = encode_clip(self.vae, pictures, self.dtype)
             arrays = {name: t.half().cpu().numpy() for name, t in zip(("latents", "alone"), made, strict=True)}
@@ -169,7 +153,7 @@ class Encoding:
         return arrays
 
     def _given(self, dataset: Dataset, clip: Clip, arrays: Arrays) -> tuple[Tensor, ...]:
-        """Latents, look, encoded actions and pose of a clip, as `reprojected_together` takes them."""
+        """Latents, look, encoded actions and pose of a clip, as `reprojected` takes them, but for N."""
         latents = torch.from_numpy(arrays["latents"]).float()
         split = (len(latents) - 1, -1)
         look = torch.from_numpy(clip.look[1:]).unflatten(0, split)
@@ -230,9 +214,8 @@ def read_groups(
     with ThreadPoolExecutor(min(READERS, size)) as readers:
 
         def ask(number: int) -> list[Future[Read]]:
-            return (
-                [readers.submit(how.read, dataset, index) for index in groups[number]] if number < len(groups) else []
-            )
+            wanted = groups[number] if number < len(groups) else []
+            return [readers.submit(how.read, dataset, index) for index in wanted]
 
         after = ask(0)
         for number, group in enumerate(groups):

@@ -1,4 +1,4 @@
-"""Clips as latents: encoded once with a frozen tokenizer, then drawn as training windows.
+"""Clips as latents (encoding.py): drawn as training windows.
 
 Shape key: B batch, F latent frames, C channels, H, W latent size, P action fields, R ray channels.
 For every latent frame k of a clip two latents are kept: `latents[k]`, encoded with its past, and `alone[k]`, the last
@@ -31,7 +31,6 @@ from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
 PLAN = [0, 1, 3, 4, 2]  # x, y, yaw, pitch and height of a recorded pose
-REPROJECTED_AT_ONCE = 6  # latent frames; bounds memory
 ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
 
 
@@ -86,7 +85,12 @@ def tokenizer_hash(vae: VideoVAE) -> str:
 
 def video_tensor(frames: npt.NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """uint8 (T, Y, X, 3) to float (T, 3, Y, X) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return in_levels(torch.from_numpy(np.ascontiguousarray(frames)).to(device))
+
+
+def in_levels(frames: Tensor) -> Tensor:
+    """As `video_tensor`, of a tensor where it is."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def parallax_hash(parallax: Parallax | None) -> str:

@@ -113,7 +113,10 @@ def next_latents(weights: Weights, inputs: Inputs, seed: int, sampler: Sampler |
     noise = torch.stack([frame_noise(seed, k, tuple(target.shape[1:])) for k in range(len(target))])
     ahead = None
     if turn := weights.reprojector():
-        ahead = reprojected(turn, inputs.latents, inputs.look, inputs.actions, torch.float32, inputs.pose)[0]
+        pose = None if inputs.pose is None else inputs.pose[None]
+        ahead = reprojected(turn, inputs.latents[None], inputs.look[None], inputs.actions[None], torch.float32, pose)[
+            0
+        ][0]
         ahead = turn.told(ahead, None if inputs.pose is None else inputs.pose[1:])
     given = (noise, with_ahead(inputs.latents[:-1], ahead), inputs.actions, inputs.rays)
     noise, recycled, actions, rays = (v[None] for v in given)

@@ -216,7 +216,7 @@ def train_step(made: DecoderRun) -> dict[str, float]:
             parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
             loss = rebuilt + share * balance(rebuilt, parts["deceit"], made.vae) * parts["deceit"]
         for name, error in errors.items():
-            parts[name], loss = error, loss + (config.teach if name == "teacher" else config.anchor) * error
+            parts[name], loss = error, loss + {"error": config.anchor, "teacher": config.teach}[name] * error
     loss.backward()
     parts["gradient"] = nn.utils.clip_grad_norm_(made.vae.decoder.parameters(), config.clip)
     update(made.optimisers)

@@ -33,7 +33,7 @@ def walk_of(run: ParallaxRun, index: int) -> Walk:
         moves = torch.from_numpy(relative_pose(pose[:-1], pose[1:])[1]).float()
         actions = torch.from_numpy(encode_rows(clip.keys[1 : stop + 1], clip.look[1 : stop + 1], run.data.spec))
         where = torch.from_numpy(pose[:-1:ticks][:, PLAN]).float().to(run.device)
-        hints = None if run.parallax.mapped else run.hints_of(index)[: stop // ticks].to(run.device)
+        hints = None if run.parallax.mapped else run.hints_of(index)[: stop // ticks]
         told = run.parallax.told(hints, where).detach().repeat_interleave(ticks, 0)
         run.walks[index] = (actions.to(run.device), told, moves.to(run.device))
     return run.walks[index]

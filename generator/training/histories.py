@@ -12,7 +12,7 @@ Does not know of losses or stages.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from generator.tokenizer.reproject import Reprojector, Views, to_picture
 from generator.training.dit_run import DiTRun
 from generator.training.helpers import step_generator
 
-AT_ONCE = {"cpu": 12, "cuda": 96}  # pictures; bounds memory
+AT_ONCE, ON_A_GPU = 12, 96  # pictures; bounds memory
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,17 @@ class OwnHistories:
             self.age = 1
             return true_history(self.run, self.begin())
         last, self.age = self.held[-1], self.age + 1
-        rows = list(range(len(last.recycled)))[(self.age - 2) % self.rounds :: self.rounds] if self.staggered else []
-        if not rows:
+        rows = list(range((self.age - 2) % self.rounds, len(last.recycled), self.rounds))
+        if not rows or not self.staggered:
             return last
         return replaced(last, true_history(self.run, self.run.draw("own history", count=len(rows))), rows)
 
 
-def replaced(old: Any, new: Any, rows: Sequence[int]) -> Any:
+def replaced(old: Any, new: Any, rows: list[int]) -> Any:
     """A history, or a part of one, with these rows of its clips taken from another, in turn."""
     if isinstance(old, Tensor):
         old = old.clone()
-        old[list(rows)] = new
+        old[rows] = new
         return old
     if isinstance(old, tuple):
         taken = dict(zip(rows, new, strict=True))
@@ -157,7 +157,7 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor,
             pose = batch.pose[:, :-1].flatten(0, 1)
             path = turn.parallax.place.path(pose, look, batch.moves.flatten(0, 1))
     ahead, last, inside = [], [], []
-    at_once = AT_ONCE[flat.device.type]
+    at_once = ON_A_GPU if flat.device.type == "cuda" else AT_ONCE
     for k in range(0, len(flat), at_once):
         part = slice(k, k + at_once)
         seen = turn.parallax.perceive(flat[part]) if turn.parallax else None

@@ -134,8 +134,7 @@ class ParallaxRun:
     mapped: bool = False  # whether the map was made of what this run knows of the depth
     known: KnownDepth | None = None
     held: dict[int, Clip] = field(default_factory=dict)
-    hints: dict[int, Tensor] = field(default_factory=dict)
-    walks: dict[int, Walk] = field(default_factory=dict)  # as the ego-motion learns from them; its map stays as it is
+    walks: dict[int, Walk] = field(default_factory=dict)  # as the ego-motion learns: depth and map are done by then
     small: dict[int, np.ndarray] = field(default_factory=dict)  # the picture that each latent frame begins from
 
     def clip(self, index: int) -> Clip:
@@ -158,10 +157,8 @@ class ParallaxRun:
 
     @torch.no_grad()
     def hints_of(self, index: int) -> Tensor:
-        """What a clip's pictures hint at before each latent frame (F, hints); made once, as the depth is frozen."""
-        if index not in self.hints:
-            self.hints[index] = self.parallax.perceive(to_video(self.pictures_of(index)).to(self.device)).hints.cpu()
-        return self.hints[index]
+        """What a clip's pictures hint at before each latent frame (F, hints), by the depth as it is."""
+        return self.parallax.perceive(to_video(self.pictures_of(index)).to(self.device)).hints
 
 
 def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None = None, quiet: bool = False) -> Path:
@@ -198,6 +195,7 @@ def make_map(run: ParallaxRun) -> None:
     if run.parallax.mapped and not run.config.kept:
         known = run.data.meta["world"] == "halls"
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
+    run.walks.clear()  # an evaluation at this very step told them of the map before
     run.mapped = True
 
 

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from controls.errors import UserError
-from generator.data.clips import Dataset
-from generator.data.latents import video_tensor
+from generator.data.clips import READERS, Dataset
+from generator.data.latents import in_levels, video_tensor
 
 SHARE = 0.6  # of a GPU's free memory that pictures may take
-READERS = 16  # threads, at most
 
 
 class Recorded:
@@ -51,4 +50,4 @@ class Recorded:
         """Pictures `start` to `start + count` of a clip, (T, 3, Y, X) in [-1, 1]."""
         if not self.kept:
             return video_tensor(self.data.clip(self.clips[number]).frames(start, count), self.device)
-        return self.kept[number][start : start + count].permute(0, 3, 1, 2).float() / 127.5 - 1
+        return in_levels(self.kept[number][start : start + count])

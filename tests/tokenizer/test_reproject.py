@@ -155,7 +155,9 @@ def test_what_training_is_given_is_what_an_eye_sees(clip, tiny_vae, tiny_paralla
     for k in range(len(turns)):
         seen.append(eye.ahead(turns[k : k + 1], actions[k : k + 1])[0])
         eye.see(true[k + 1 : k + 2])
-    made = reprojected(Reprojector(tiny_vae, HFOV, tiny_parallax), true, turns, actions, torch.float32)[0]
+    made = reprojected(
+        Reprojector(tiny_vae, HFOV, tiny_parallax), true[None], turns[None], actions[None], torch.float32
+    )[0][0]
     error = (made - torch.stack(seen)).abs()  # a byte that lies between two values may round either way
     assert error.max() < 2e-3 and (error > 1e-4).float().mean() < 0.02
     kept = LatentClips(latents, "train").clips[0]["ahead"]

@@ -53,7 +53,7 @@ def test_what_lies_ahead_is_made_of_the_guesses(run, monkeypatch):
     true = torch.cat([batch.first[0, None], batch.target[0]])
     monkeypatch.setattr(run.dit, "forward", perfect(batch))
     monkeypatch.setattr(run.parallax, "moves", lambda seen, actions, pace, look: (torch.zeros(len(pace), 4, 3), pace))
-    still = reprojected(turn, true, batch.look[0], batch.actions[0], torch.float32)[0]
+    still = reprojected(turn, true[None], batch.look[:1], batch.actions[:1], torch.float32)[0][0]
     assert not batch.moves.any(), "the tiny walks stand still"
     made = guessed(run, batch)[0, :, 8:]
     assert (made - still).abs().mean() < 1e-3
