@@ -27,6 +27,7 @@ REFERENCES = ("torch-bf16", "torch-fp32")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "own choices": (),
     "no graphs": ("graph=off",),
+    "reprojection kernel by kernel": ("reproject=off",),
     "step and decoder in one graph": ("whole=on", "overlap=off"),
     "decoder on the step's stream": ("overlap=off",),
     "memory of the host not pinned": ("pinned=off",),

@@ -103,7 +103,10 @@ class Reprojection:
     def pose(self) -> tuple[float, float, float] | None:
         """x, y in map units and yaw in degrees, where the world is one place."""
         found = self.turn.parallax.pose(self.pace) if self.turn.parallax else None
-        return None if found is None else (float(found[0, 0]), float(found[0, 1]), float(found[0, 2]))
+        if found is None:
+            return None
+        x, y, yaw = found[0, :3].tolist()
+        return x, y, yaw
 
     def _video(self, picture: Pixels) -> Tensor:
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
@@ -162,8 +165,13 @@ def check_level(level: float) -> None:
 
 def to_pixels(video: Tensor) -> Pixels:
     """Video (1, T, 3, Y, X) in [-1, 1] to uint8 (T, Y, X, 3)."""
+    return np.asarray(to_bytes(video).contiguous().cpu().numpy())
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """As `to_pixels`, where the video is."""
     scaled = (video[0].float().clamp(-1, 1) + 1) * 127.5
-    return np.asarray(scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def to_array(tensor: Tensor) -> npt.NDArray[Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,19 +36,23 @@ from generator.runtime.eager import EagerDecoder, eager_encoder
 from generator.runtime.fp8 import check_capability, fp8_linears
 from generator.runtime.gpu_attention import kernel
 from generator.runtime.gpu_cache import GpuCache
+from generator.runtime.gpu_graphs import GraphRunner, capture_for, on_gpu
+from generator.runtime.gpu_reprojection import GpuReprojection
 from generator.runtime.gpu_step import GpuStep
+from generator.tokenizer.reproject import Reprojector
 
-Body = Callable[[], None]
-Capture = Callable[[Body], Body]
+WARM_UPS = 3  # of the reprojection, whose many kernels choose how to run when they first do
 
 
 @dataclass(frozen=True)
 class Switches:
     """Every trick by name, as reports show it. `whole`: step and decode are one graph; `overlap`: the decoder has a
-    stream of its own, so that it can work beside the next step.
+    stream of its own, so that it can work beside the next step; `reproject`: the reprojection has static buffers and,
+    with `graph`, graphs as well, else it runs kernel by kernel as on other backends.
     """
 
     graph: bool = True
+    reproject: bool = True
     whole: bool = False
     overlap: bool = True
     pinned: bool = True
@@ -84,46 +87,6 @@ def parse_switches(entries: tuple[str, ...], base: Switches) -> Switches:
             "--switch whole=on makes one graph of step and decoder, which then cannot overlap; add overlap=off."
         )
     return made
-
-
-def capture_for(device: torch.device, switches: Switches) -> Capture | None:
-    """Captures bodies as CUDA graphs that share one memory pool, so they must never run at the same time; None where
-    nothing is to be captured.
-    """
-    if not (switches.graph and on_gpu(device)):
-        return None
-    pool = torch.cuda.graph_pool_handle()
-
-    def capture(body: Body) -> Body:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            body()
-        return graph.replay
-
-    return capture
-
-
-class GraphRunner:
-    """Runs bodies by key: the first time as they are, which warms them up; then captured; then replayed.
-
-    A capture records without running, so what a body changes is changed once per call either way. Without a `capture`
-    bodies always run as they are.
-    """
-
-    def __init__(self, capture: Capture | None) -> None:
-        self.capture = capture
-        self.warm: set[Hashable] = set()
-        self.graphs: dict[Hashable, Body] = {}
-
-    def run(self, key: Hashable, body: Body) -> None:
-        """Run a body, or the graph that stands for it."""
-        if self.capture is None or key not in self.warm:
-            body()
-            self.warm.add(key)
-            return
-        if key not in self.graphs:
-            self.graphs[key] = self.capture(body)
-        self.graphs[key]()
 
 
 class GpuDecoder:
@@ -300,18 +263,13 @@ def _fits(weights: Weights, device: torch.device) -> bool:
     return weight.device == device and weight.dtype == torch.bfloat16
 
 
-def on_gpu(device: torch.device) -> bool:
-    """Whether streams, graphs and pinned memory mean anything there."""
-    return device.type == "cuda"
-
-
 def open_gpu(
     name: str, weights: Weights, device: torch.device, switches: Switches, text: Tensor | None = None
 ) -> Backend:
     """The GPU runtime with these switches; UserError where the GPU cannot do what they ask."""
     if on_gpu(device) and "fp8" in (switches.linear, switches.cache):
         check_capability(torch.cuda.get_device_capability(device))
-    runners = [GraphRunner(capture_for(device, switches)) for _ in range(2)]  # step and decoder may overlap
+    runners = [GraphRunner(capture_for(device, switches.graph)) for _ in range(2)]  # step and decoder may overlap
     transformer = GpuTransformer(weights, device, switches, runners[0], text)
     decoder = GpuDecoder(weights, device, switches, runners[1])
     if switches.whole:
@@ -319,5 +277,12 @@ def open_gpu(
     turn = weights.reprojector(decoder.vae)
     if turn is not None and turn.parallax is not None:
         turn.parallax = copy.deepcopy(turn.parallax).to(device)
-    seen = Reprojection(turn, eager_encoder(turn)) if turn else None
+    seen = None if turn is None else _reprojection(turn, weights.config.dit.action_fields, device, switches)
     return Backend(name, transformer, decoder, seen, device, asdict(switches))
+
+
+def _reprojection(turn: Reprojector, fields: int, device: torch.device, switches: Switches) -> Reprojection:
+    if not switches.reproject:
+        return Reprojection(turn, eager_encoder(turn))
+    runner = GraphRunner(capture_for(device, switches.graph), WARM_UPS)
+    return GpuReprojection(turn, fields, switches.pinned, runner)

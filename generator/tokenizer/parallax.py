@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer import devices
 from generator.tokenizer.place import POSE, Place, place_channels
 
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
@@ -114,8 +115,22 @@ class EgoMotion(nn.Module):
 
     def forward(self, actions: Tensor, told: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded actions (B, T, P), what is told (B, T, told), T ticks, pace (B, Z): moves (B, T, 3) and the pace."""
-        made, last = self.memory(torch.cat([actions, told], dim=-1), pace[None].contiguous())
+        given = torch.cat([actions, told], dim=-1)
+        if not (devices.at_hand(given) or torch.is_grad_enabled()):
+            return self.tick_by_tick(given, pace)
+        made, last = self.memory(given, pace[None].contiguous())
         return self.out(made), last[0]
+
+    def tick_by_tick(self, given: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of actions and what is told (B, T, P + told) in plain kernels: libraries of recurrent layers choose
+        how to run while they do, which a graph cannot record.
+        """
+        memory, made, pace = self.memory, [], pace.contiguous()
+        weights = (memory.weight_ih_l0, memory.weight_hh_l0, memory.bias_ih_l0, memory.bias_hh_l0)
+        for tick in given.unbind(1):
+            pace = torch.gru_cell(tick, pace, *weights)
+            made.append(pace)
+        return self.out(torch.stack(made, dim=1)), pace
 
 
 class Parallax(nn.Module):
@@ -144,6 +159,12 @@ class Parallax(nn.Module):
         """Vertical over horizontal focal length, learned."""
         return self.log_stretch.exp()
 
+    @property
+    def known_stretch(self) -> float | Tensor:
+        """The stretch to look with, not to learn: a number where it is at hand, elsewhere a tensor ()."""
+        stretch = self.stretch.detach()
+        return float(stretch) if devices.at_hand(stretch) else stretch
+
     def perceive(self, picture: Tensor) -> Seen:
         """What a picture (B, 3, Y, X) in [-1, 1] shows."""
         return Seen(*self.depth(picture.contiguous()))  # in one layout: others may round differently
@@ -161,7 +182,7 @@ class Parallax(nn.Module):
         if self.place is None:
             return self.no_pace(len(picture))
         pitch = torch.rad2deg(self.perceive(picture.to(self.log_stretch)).horizon.float().atan())
-        stretch = float(self.stretch.detach())
+        stretch = self.known_stretch
         pose = self.place.find(picture, pitch, edge, stretch)
         strange = (self.place.unlike(picture, pose, edge, stretch) - FAMILIAR) / (FOREIGN - FAMILIAR)
         return self.paced(self.hidden(self.no_pace(len(picture))), pose, strange.clamp(0, 1))
@@ -229,7 +250,7 @@ class Parallax(nn.Module):
         if pose is not None:
             pace = self.hidden(pace).to(self.log_stretch)
         moves, pace = self.ego(actions.to(pace), told.to(pace), pace)
-        moves = torch.where(moves.abs() < STILL, 0.0, moves)
+        moves = moves.masked_fill(moves.abs() < STILL, 0.0)
         if self.place is not None and pose is not None:
             assert look is not None, "a place turns as the look does"
             unit = self.config.unit

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer.devices import centres, constant
 from generator.tokenizer.place_map import CELL, CHANNELS, VIEW, PlaceMap
 
 AXES = (
@@ -51,7 +52,7 @@ DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
 POSE = 5  # x, y, yaw, pitch, height
 REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
 SINK, CLIMB = 6.0, 24.0  # map units a tick that an eye without lift falls, and that one steps up without a jump
-SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))  # all of a step, along an axis, nothing
 LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
 PLACES, APART, TURNS, KEPT = 10, 48.0, 6, 3  # places and headings that are tried, map units between places
 SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degrees about what is kept, in turn finer
@@ -85,7 +86,7 @@ class Place(nn.Module):
     def waves(self, plan: Tensor, count: int | None = None) -> Tensor:
         """Cosines and sines (..., 2 * waves) of plan positions (..., 2); float32 whatever the network's weights are."""
         x, y = (plan.float() * (2 * math.pi / self.period)).unbind(-1)
-        across, along = torch.tensor(self.numbers[:count], device=plan.device, dtype=torch.float32).unbind(-1)
+        across, along = constant(self.numbers[:count], plan.device).unbind(-1)
         phase = x[..., None] * across + y[..., None] * along
         return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
@@ -138,7 +139,7 @@ class Place(nn.Module):
 
     def _cells(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """Columns and rows of the ground's cells that plan positions (..., 2) lie in."""
-        column, row = (torch.remainder(plan, self.period) / CELL).long().clamp(max=len(self.ground) - 1).unbind(-1)
+        column, row = (torch.remainder(plan, self.period) / CELL).long().clamp(0, len(self.ground) - 1).unbind(-1)
         return column, row
 
     def stands(self, plan: Tensor) -> Tensor:
@@ -154,15 +155,16 @@ class Place(nn.Module):
         below the floor, and without lift one comes back to it.
         """
         plan, yaw, height, made = pose[:, :2].float(), pose[:, 2].float(), pose[:, 4].float(), []
+        slides = constant(SLIDES, plan.device)
         for turn, move in zip(look[..., 0].to(plan).unbind(1), moves.to(plan).unbind(1), strict=True):
             yaw = yaw + turn
             cos, sin = torch.deg2rad(yaw).cos(), torch.deg2rad(yaw).sin()
             step = turned(move, cos, sin)
-            free, step = ~self.stands(plan), step[:, None] * step.new_tensor(SLIDES)  # all, along an axis, nothing
+            free, step = ~self.stands(plan), step[:, None] * slides
             there = plan[:, None] + step
             low = self.standing(there) <= torch.maximum(height, self.standing(plan))[:, None] + CLIMB
             may = (low & (self.stands(there) | free[:, None])).float()
-            step = step[torch.arange(len(step)), may.argmax(1)]
+            step = step[torch.arange(len(step), device=step.device), may.argmax(1)]
             plan = torch.remainder(plan + step, self.period)
             floor, lift = self.standing(plan), move[:, 2]
             lift = torch.where(lift == 0, (floor - height).clamp(-SINK, CLIMB), torch.maximum(lift, floor - height))
@@ -184,16 +186,17 @@ class Place(nn.Module):
         height = pose[:, 4:].float() + moves[..., 2].float().cumsum(1)
         return torch.stack([*plan.unbind(-1), yaw, pitch, height], dim=-1)
 
-    def channels(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
+    def channels(self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int) -> Tensor:
         """What each latent cell is told (n, K, H, W) of a camera at pose (n, 4 or 5) whose picture ends at slope
         `edge`, and is `stretch` times as tall as it should be.
         """
-        across = ((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge
+        across = centres(width, pose.device) * edge
         azimuth = pose[:, 2:3] + torch.rad2deg(across.atan())  # (n, W)
         way = torch.deg2rad(azimuth)
         direction = torch.stack([way.cos(), -way.sin()], dim=-1)  # (n, W, 2)
         columns = [self.waves(pose[:, :2])[:, None].expand(-1, width, -1), headings(azimuth)]
-        columns += [self.waves(pose[:, None, :2] + far * direction, COARSE) for far in DISTANCES]
+        there = pose[:, None, None, :2] + constant(DISTANCES, pose.device)[:, None] * direction[:, :, None]
+        columns.append(self.waves(there, COARSE).flatten(2))  # (n, W, distances, waves)
         told = torch.cat(columns, dim=-1).transpose(1, 2)
         told = told[:, :, None].expand(-1, -1, height, -1)
         if self.map is None:
@@ -211,7 +214,7 @@ class Place(nn.Module):
             yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
         return self._stood(where, yaw, torch.zeros_like(yaw))
 
-    def find(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
+    def find(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
         """As `locate` for pictures of a known pitch (n,) in degrees; with a map the pose (n, 5) whose view is most like
         the picture, near any of the places that it might show, on the floor or in a jump.
         """
@@ -220,18 +223,18 @@ class Place(nn.Module):
             return self._stood(found[:, :2], found[:, 2], pitch.to(found))
         return torch.cat([self._look_up(*one, edge, stretch) for one in zip(picture.split(1), pitch, strict=True)])
 
-    def unlike(self, picture: Tensor, pose: Tensor, edge: float, stretch: float) -> Tensor:
+    def unlike(self, picture: Tensor, pose: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
         """How far apart (n,) pictures (n, 3, Y, X) and the map's views from poses (n, 5) are, in levels of -1..1."""
         if self.map is None:
             return torch.zeros(len(pose), device=pose.device)
         return self._apart(nnf.adaptive_avg_pool2d(picture.float(), LOOKED), pose, edge, stretch)
 
-    def _apart(self, aim: Tensor, poses: Tensor, edge: float, stretch: float) -> Tensor:
+    def _apart(self, aim: Tensor, poses: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
         assert self.map is not None
         views = torch.cat([self.map.view(part, edge, stretch, *LOOKED)[:, :3] for part in poses.split(AT_ONCE)])
         return (views - aim).abs().mean((1, 2, 3))
 
-    def _look_up(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float) -> Tensor:
+    def _look_up(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
         aim = nnf.adaptive_avg_pool2d(picture.float(), LOOKED)
 
         def best(poses: Tensor, count: int) -> Tensor:
@@ -326,7 +329,7 @@ def turned(way: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:
     """Cosines and sines (..., 2 * numbers) of yaw (...) in degrees."""
-    phase = torch.deg2rad(yaw)[..., None] * torch.tensor(numbers, device=yaw.device, dtype=yaw.dtype)
+    phase = torch.deg2rad(yaw)[..., None] * constant(numbers, yaw.device, yaw.dtype)
     return torch.cat([phase.cos(), phase.sin()], dim=-1).float()
 
 

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from controls.errors import UserError
+from generator.tokenizer import devices
+from generator.tokenizer.devices import centres, constant
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
@@ -40,6 +42,7 @@ COLOURS = 255  # of blocks
 AT_ONCE = 16384  # colours that are compared; bounds memory
 VIEW = 4  # rays per latent cell along each side
 CHANNELS = 4 * VIEW * VIEW  # of a view: three colours and nearness of each ray of a latent cell
+PROCESSOR = torch.device("cpu")
 UNIT = 64.0  # nearness is told in 1 / so many map units
 
 
@@ -91,7 +94,7 @@ class PlaceMap(nn.Module):
     def _along(self, plan: Tensor, size: float) -> Tensor:
         """Which block of this size along an axis positions on it lie in, wherever the place repeats."""
         last = int(self.cells * FINEST / size) - 1
-        return (torch.remainder(plan, self.period) / size).long().clamp_(max=last)
+        return (torch.remainder(plan, self.period) / size).long().clamp_(0, last)
 
     def fill(self, where: Tensor, colour: Tensor) -> None:
         """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], COLOURS of which are
@@ -128,19 +131,20 @@ class PlaceMap(nn.Module):
 
     def sky_turn(self, azimuth: Tensor) -> Tensor:
         """Which of the sky's TURNS azimuths in degrees lie in."""
-        return (torch.remainder(azimuth, 360.0) / 360.0 * TURNS).long().clamp_(max=TURNS - 1)
+        return (torch.remainder(azimuth, 360.0) / 360.0 * TURNS).long().clamp_(0, TURNS - 1)
 
     def sky_slope(self, up: Tensor) -> Tensor:
         """Which of the sky's SLOPES lie in."""
         return ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
 
-    def view(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> Tensor:
+    def view(self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int) -> Tensor:
         """What a camera at pose (n, 4 or 5), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours
-        in [-1, 1] and nearness in 1 / UNIT map units. UserError when the pose is not finite.
+        in [-1, 1] and nearness in 1 / UNIT map units. UserError when the pose is not finite and that can be seen
+        without waiting; elsewhere it is taken for any.
         """
         rays = Rays(pose.detach(), edge, stretch, height, width)
-        asked = asked_at(2 * edge / width)
-        if self.sky.device.type == "cpu":
+        asked = asked_at(2 * edge / width, self.sky.device)
+        if devices.at_hand(self.sky):
             return self._look(rays, asked)
         return self.view_of_tensors(rays, asked)
 
@@ -150,7 +154,7 @@ class PlaceMap(nn.Module):
         asked = [far.to(pose.device) for far in asked]
         plans = [self._plan(rays, kind, far) for kind, far in enumerate(asked)]
         rise = self.rise(pose)
-        rows = BAND if pose.device.type == "cpu" else max(BAND, RAYS // (len(pose) * rays.east.shape[-1]))
+        rows = BAND if devices.at_hand(pose) else max(BAND, RAYS // (len(pose) * rays.east.shape[-1]))
         bands = [self._band(rays.up[:, k : k + rows], rise, asked, plans) for k in range(0, height, rows)]
         code, near = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
@@ -191,12 +195,12 @@ class PlaceMap(nn.Module):
         far = torch.arange(1.5 * FINEST, REACH, FINEST, device=plan.device)
         way = torch.deg2rad(azimuth.float())[..., None]
         x, y = plan[:, 0, None, None].float() + way.cos() * far, plan[:, 1, None, None].float() - way.sin() * far
-        up = torch.tensor(BODY, device=plan.device).expand(*x.shape, -1)
+        up = constant(BODY, plan.device).expand(*x.shape, -1)
         number, _ = self.number(*(v[..., None].expand_as(up) for v in (x, y)), up)
         codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
         solid = (codes[padded(number, self.heights)] > 0).any(-1)
         first = far[solid.to(torch.uint8).argmax(-1)]
-        return torch.where(solid.any(-1), first, math.inf)
+        return first.masked_fill(~solid.any(-1), math.inf)
 
     def _plan(self, rays: Rays, kind: int, far: Tensor) -> Tensor:
         """Where the columns of blocks of a kind begin that rays (n, 1, w) are over at distances (D,): (n, 1, w, D)."""
@@ -208,15 +212,12 @@ class PlaceMap(nn.Module):
         """Of rows that rise by `up` (n, rows, 1) from an eye `rise` (n, 1, 1) above the usual: the code of the first
         block that each ray meets, 0 for none, int64 (n, rows, w), and its nearness in 1 / UNIT map units.
         """
-        leaves, above = FAR, BELOW + rise
-        if up.device.type == "cpu":  # elsewhere asking for less is not worth waiting for the answer
-            low, high = float(up.detach().min()), float(up.detach().max())
-            least, most = float(above.detach().min()), float(above.detach().max())
-            leaves = most / -high if high < 0 else (self.heights * FINEST - least) / low if low > 0 else FAR
-        met, far = [], []
-        for kind, (distances, plan) in enumerate(zip(asked, plans, strict=True)):
+        above, met, far = BELOW + rise, [], []
+        if devices.at_hand(up):  # elsewhere asking for less is not worth waiting for the answer
+            leaves = self._leaves(up.detach(), above.detach())
+            asked = [distances[: int((distances <= leaves).sum())] for distances in asked]
+        for kind, (within, plan) in enumerate(zip(asked, plans, strict=True)):
             size, levels = FINEST * 2**kind, self.heights // 2**kind
-            within = distances[: int((distances <= leaves).sum())]
             level = ((up[..., None] * within + above[..., None]) / size).floor().int().clamp_(-1, levels) + 1
             number = plan[..., : len(within)] + level
             codes: Tensor = getattr(self, f"codes{kind}")
@@ -226,9 +227,17 @@ class PlaceMap(nn.Module):
         if not len(distance):
             nothing = torch.zeros(code.shape[:-1], device=up.device)
             return nothing.long(), nothing
-        first = (code > 0).to(torch.uint8).argmax(-1, keepdim=True)
+        first = (code > 0).view(torch.uint8).argmax(-1, keepdim=True)
         found = code.gather(-1, first)[..., 0].long()
-        return found, torch.where(found > 0, UNIT / distance[first[..., 0]], 0.0)
+        return found, (UNIT / distance[first[..., 0]]).masked_fill(found == 0, 0.0)
+
+    def _leaves(self, up: Tensor, above: Tensor) -> float:
+        """How far along the heading the last of rays has left the map's heights, that rise by `up` from so far `above`
+        its lowest level.
+        """
+        low, high = float(up.min()), float(up.max())
+        least, most = float(above.min()), float(above.max())
+        return most / -high if high < 0 else (self.heights * FINEST - least) / low if low > 0 else FAR
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """As any module's, for however many blocks there are."""
@@ -252,10 +261,10 @@ class Rays:
     north (n, 1, w) are those of a column and up (n, h, 1) is that of a row.
     """
 
-    def __init__(self, pose: Tensor, edge: float, stretch: float, height: int, width: int) -> None:
+    def __init__(self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int) -> None:
         pose = pose.float()
-        right = (((torch.arange(width, device=pose.device) + 0.5) / width * 2 - 1) * edge)[None, None]
-        down = ((torch.arange(height, device=pose.device) + 0.5) / height * 2 - 1) * edge * (height / width) / stretch
+        right = (centres(width, pose.device) * edge)[None, None]
+        down = centres(height, pose.device) * edge * (height / width) / stretch
         yaw, pitch = torch.deg2rad(pose[:, 2:4])[:, :, None, None].unbind(1)
         self.pose = pose
         self.up = pitch.tan() - down[None, :, None]
@@ -299,7 +308,7 @@ def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Ten
 
 
 @cache
-def asked_at(wide: float) -> tuple[Tensor, ...]:
+def asked_at(wide: float, device: torch.device = PROCESSOR) -> tuple[Tensor, ...]:
     """Where along a heading rays that are `wide` per map unit of it ask for blocks of each kind (D,)."""
     found: list[list[float]] = [[] for _ in range(KINDS)]
     far = FIRST
@@ -308,7 +317,7 @@ def asked_at(wide: float) -> tuple[Tensor, ...]:
         kind = min(kind, KINDS - 1)
         found[kind].append(far)
         far += max(FINEST * 2**kind, GROWTH * far)
-    return tuple(torch.tensor(part) for part in found)
+    return tuple(constant(tuple(part), device) for part in found)
 
 
 def few(colour: Tensor, most: int) -> tuple[Tensor, Tensor]:

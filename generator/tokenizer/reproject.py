@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer.devices import centres
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
 
@@ -126,8 +127,8 @@ class Reprojector(nn.Module):
         """
         assert self.parallax is not None and self.parallax.place is not None and self.parallax.place.map is not None
         moved = views.pictures[:, 1:].flatten(0, 1)
-        stretch = float(self.parallax.stretch.detach())
-        shown = self.parallax.place.map.view(path.flatten(0, 1), self.edge, stretch, *moved.shape[-2:])[:, :3]
+        given = (path.flatten(0, 1), self.edge, self.parallax.known_stretch)
+        shown = self.parallax.place.map.view(*given, *moved.shape[-2:])[:, :3]
         shown = shown.to(moved).clamp(-1, 1)
         within = torch.full((len(path), 1), self.parallax.config.recall, device=moved.device)
         if strange is not None:
@@ -168,8 +169,7 @@ class Reprojector(nn.Module):
     def _slopes(self, size: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
         """Right and down per unit forward of a picture's columns (1, 1, X) and rows (1, Y, 1)."""
         high, wide = size
-        across = ((torch.arange(wide, device=like.device, dtype=like.dtype) + 0.5) / wide * 2 - 1) * self.edge
-        down = ((torch.arange(high, device=like.device, dtype=like.dtype) + 0.5) / high * 2 - 1) * self.edge
+        across, down = (centres(count, like.device, like.dtype) * self.edge for count in (wide, high))
         return across[None, None], down[None, :, None] * (high / wide)
 
     def places(self, turn: Tensor, moves: Tensor) -> Tensor:
@@ -213,9 +213,8 @@ class Reprojector(nn.Module):
         if self.parallax is None or self.parallax.place is None:
             return latent
         assert pose is not None, "a world that is one place has a pose"
-        stretch = float(self.parallax.stretch.detach())
-        given = (pose.to(latent.device), self.edge, stretch, latent.shape[-2], latent.shape[-1])
-        told = self.parallax.place.channels(*given)
+        given = (pose.to(latent.device), self.edge, self.parallax.known_stretch)
+        told = self.parallax.place.channels(*given, latent.shape[-2], latent.shape[-1])
         return torch.cat([latent, told.to(latent)], dim=-3)
 
 
