@@ -151,8 +151,8 @@ class Place(nn.Module):
         """The pose (n, 5), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
 
         And the moves that were made: a step off the known ground goes along its edge, or stays, so that errors of the
-        ego-motion do not carry anybody through a wall; so does one into what is too high to step on. Nobody sinks
-        below the floor, and without lift one comes back to it.
+        ego-motion do not carry anybody through a wall; so does one into what is too high to step on, or nearer to the
+        map's blocks than recorded walks came. Nobody sinks below the floor, and without lift one comes back to it.
         """
         plan, yaw, height, made = pose[:, :2].float(), pose[:, 2].float(), pose[:, 4].float(), []
         slides = constant(SLIDES, plan.device)
@@ -163,7 +163,7 @@ class Place(nn.Module):
             free, step = ~self.stands(plan), step[:, None] * slides
             there = plan[:, None] + step
             low = self.standing(there) <= torch.maximum(height, self.standing(plan))[:, None] + CLIMB
-            may = (low & (self.stands(there) | free[:, None])).float()
+            may = (low & (self.stands(there) | free[:, None]) & self._has_room(plan, there, height)).float()
             step = step[torch.arange(len(step), device=step.device), may.argmax(1)]
             plan = torch.remainder(plan + step, self.period)
             floor, lift = self.standing(plan), move[:, 2]
@@ -173,6 +173,16 @@ class Place(nn.Module):
         pitch = (pose[:, 3].float() + look[..., 1].to(plan).sum(1)).clamp(-STEEPEST, STEEPEST)
         after = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch, height], dim=-1)
         return after, torch.stack(made, dim=1)
+
+    def _has_room(self, plan: Tensor, there: Tensor, height: Tensor) -> Tensor:
+        """bool (n, m): whether a body with its eye at height (n,) has as much room at plan positions `there` (n, m, 2)
+        as where it is (n, 2), so that whoever is in a wall can leave it.
+        """
+        if self.map is None:
+            return torch.ones(there.shape[:2], dtype=torch.bool, device=there.device)
+        rise = height[:, None] - self.map.eye.float()
+        crowded = self.map.crowded(torch.cat([plan[:, None], there], dim=1), rise)
+        return crowded[:, 1:] <= crowded[:, :1]
 
     def path(self, pose: Tensor, look: Tensor, moves: Tensor) -> Tensor:
         """The pose (n, ticks, 5) after each tick of look (n, ticks, 2) in degrees and of moves (n, ticks, 3) in map

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,12 @@ from generator.tokenizer.devices import centres, constant
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
 BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye
-FIRST, GROWTH, FAR = 10.0, 0.02, 1600.0  # where rays are asked, in map units along the heading
+FIRST, GROWTH, FAR = 10.0, 0.01, 1600.0  # where rays are asked, in map units along the heading
+CLOSEST = 1.0  # map units between two such places, at least: what is near has steps of that height
 COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wider than the finest
 FULL = 2  # of the eight blocks in a coarser one that make it solid
 BODY, REACH = (-14.0, -6.0, 2.0, 10.0), 130.0  # map units above the eye at which blocks stop a body, and how far ahead
+BESIDE = 3  # of the finest blocks to each side that a body has to itself: engines keep 16 map units, recordings show 12
 TURNS, SLOPES, LOWEST, HIGHEST = 720, 96, -0.1, 1.1  # cells of the sky: around, and up by slope
 BAND = 16  # rows that are looked along at once, as far as any of them stays within the map's heights
 RAYS = 2**18  # that a GPU looks along at once instead, if these are more: it would wait for many small steps
@@ -146,6 +149,8 @@ class PlaceMap(nn.Module):
         asked = asked_at(2 * edge / width, self.sky.device)
         if devices.at_hand(self.sky):
             return self._look(rays, asked)
+        if self.sky.device.type == "cuda" and find_spec("triton"):
+            return self.view_of_kernel(rays, asked)
         return self.view_of_tensors(rays, asked)
 
     def view_of_tensors(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
@@ -157,6 +162,20 @@ class PlaceMap(nn.Module):
         rows = BAND if devices.at_hand(pose) else max(BAND, RAYS // (len(pose) * rays.east.shape[-1]))
         bands = [self._band(rays.up[:, k : k + rows], rise, asked, plans) for k in range(0, height, rows)]
         code, near = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
+        return self._coloured(rays, code, near)
+
+    def view_of_kernel(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
+        """As `view`, on a GPU (place_kernel.py)."""
+        from generator.tokenizer.place_kernel import first_met  # triton is there for GPUs only
+
+        above = (BELOW + self.rise(rays.pose)).flatten()
+        parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above)
+        codes: list[Tensor] = [getattr(self, f"codes{kind}") for kind in range(KINDS)]
+        code, away = first_met(parts, asked, codes, (self.cells, self.heights, self.period, FINEST))
+        return self._coloured(rays, code, (UNIT / away).masked_fill(code == 0, 0.0))
+
+    def _coloured(self, rays: Rays, code: Tensor, near: Tensor) -> Tensor:
+        """The view (n, 4, h, w) of rays that meet blocks of these codes (n, h, w), 0 for none, so near."""
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
@@ -201,6 +220,18 @@ class PlaceMap(nn.Module):
         solid = (codes[padded(number, self.heights)] > 0).any(-1)
         first = far[solid.to(torch.uint8).argmax(-1)]
         return first.masked_fill(~solid.any(-1), math.inf)
+
+    def crowded(self, plan: Tensor, rise: Tensor) -> Tensor:
+        """The share (...) of what a body takes up at plan positions (..., 2), with an eye `rise` (...) map units above
+        the recordings', where blocks stand; 0 where recorded walks were.
+        """
+        beside = constant(tuple(FINEST * k for k in range(-BESIDE, BESIDE + 1)), plan.device)
+        x = plan[..., 0, None, None, None].float() + beside[:, None, None]
+        y = plan[..., 1, None, None, None].float() + beside[:, None]
+        up = rise[..., None, None, None].float() + constant(BODY, plan.device)
+        number, within = self.number(*torch.broadcast_tensors(x, y, up))
+        codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
+        return ((codes[padded(number, self.heights)] > 0) & within).float().mean((-3, -2, -1))
 
     def _plan(self, rays: Rays, kind: int, far: Tensor) -> Tensor:
         """Where the columns of blocks of a kind begin that rays (n, 1, w) are over at distances (D,): (n, 1, w, D)."""
@@ -316,7 +347,7 @@ def asked_at(wide: float, device: torch.device = PROCESSOR) -> tuple[Tensor, ...
         kind = int(math.log2(max(1.0, COARSE * wide * far / FINEST)))
         kind = min(kind, KINDS - 1)
         found[kind].append(far)
-        far += max(FINEST * 2**kind, GROWTH * far)
+        far += max(CLOSEST, GROWTH * far)
     return tuple(constant(tuple(part), device) for part in found)
 
 

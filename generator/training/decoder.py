@@ -66,7 +66,9 @@ class DecoderTraining(DiTTraining):
     """Settings. `own` is the share of steps on the generator's guesses after histories of its own, up to `rounds` steps
     from the truth, each used about `reuse` times; the others are on latents of real pictures. `crop` is in latent
     cells, at most. `critic` is the critics' share of the gradient at the decoder's last layer, `own_critic` the same
-    where latents are guesses (0: none looks). `maker` and `maker_muon` are the transformer's rates (0: it rests),
+    where latents are guesses (0: none looks); `penalty` weighs how much their logits change when both pictures are
+    moved by `sigma` noise, on every `penalty_every`-th step that much more (0: critics may win by as much as they can).
+    `maker` and `maker_muon` are the transformer's rates (0: it rests),
     `anchor` the weight of its squared error at t = 1, which is what plays, and `teach` that of its squared error at
     other t, shifted by `shift`: with it the many-step teacher learns on, else it is forgotten. `resident` keeps all
     pictures decoded on the device.
@@ -88,6 +90,9 @@ class DecoderTraining(DiTTraining):
     critic: float = 0.3
     own_critic: float = 0.8
     critic_lr: float = 2e-4
+    penalty: float = 0.0
+    sigma: float = 0.05
+    penalty_every: int = 1
     maker: float = 0.0
     maker_muon: float = 0.0
     anchor: float = 0.5
@@ -227,11 +232,33 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         run.ema.update(run.dit)
     if share:
         made.critics.requires_grad_(True)
-        with run.autocast():
-            parts["critic"] = paired(critic_loss, made.critics(real), made.critics(fake.detach()))
-        parts["critic"].backward()
-        update(made.critic_optimisers)
+        parts |= update_critics(made, real, fake.detach())
     return {f"own_{name}" if own else name: value.item() for name, value in parts.items()}
+
+
+def update_critics(made: DecoderRun, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """One update of the critics on pictures (n, 3, Y, X) that go together; the figures.
+
+    The penalty is approximate R1 and R2 (AAPT section 3.4), which leaves the maker a slope to follow.
+    """
+    run, config, parts = made.run, made.config, {}
+    with run.autocast():
+        logits = [made.critics(pictures) for pictures in (real, fake)]
+        parts["critic"] = loss = paired(critic_loss, *logits)
+        if config.penalty and (run.step + 1) % config.penalty_every == 0:
+            generator = step_generator(config.seed, run.step, "penalty", run.device.type)
+            moved = [made.critics(p + config.sigma * torch.randn(p.shape, generator=generator, device=p.device))
+                     for p in (real, fake)]  # fmt: skip
+            parts["penalty"] = sum((paired(apart, *two) for two in zip(logits, moved, strict=True)), loss.new_zeros(()))
+            loss = loss + config.penalty * config.penalty_every * parts["penalty"]
+    loss.backward()
+    update(made.critic_optimisers)
+    return parts
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """The mean squared difference of logits of one shape."""
+    return (one - other).square().mean()
 
 
 def paired(loss: Callable[[Tensor, Tensor], Tensor], real: list[Tensor], fake: list[Tensor]) -> Tensor:

@@ -1,0 +1,53 @@
+"""Views by the GPU's kernel meet what tensors meet; without a GPU in triton's interpreter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from generator.tokenizer.place_map import BELOW, FINEST, UNIT, PlaceMap, Rays, asked_at
+
+PERIOD, EDGE, STRETCH = 512.0, 1.2, 1.2
+
+
+def check(device):
+    """Views of random blocks from random poses, in and above them, are those of `view_of_tensors`."""
+    from generator.tokenizer.place_kernel import first_met
+
+    torch.manual_seed(0)
+    place_map = PlaceMap(PERIOD, 12)
+    number = torch.randperm(place_map.blocks)[: place_map.blocks // 60].sort().values
+    place_map.fill(number, torch.rand(len(number), 3) * 2 - 1)
+    place_map = place_map.to(device)
+    scale = torch.tensor([4 * PERIOD, 4 * PERIOD, 360.0, 40.0, 100.0])
+    pose = ((torch.rand(5, 5) - torch.tensor([0.5, 0.5, 0.0, 0.5, 0.0])) * scale).to(device)
+    rays, asked = Rays(pose, EDGE, STRETCH, 11, 17), [far.to(device) for far in asked_at(2 * EDGE / 17)]
+    parts = (pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], BELOW + pose[:, 4])
+    codes = [place_map.codes0, place_map.codes1, place_map.codes2]
+    code, away = first_met(parts, asked, codes, (place_map.cells, place_map.heights, PERIOD, FINEST))
+    want = place_map.view_of_tensors(rays, asked)
+    assert 0.2 < (code > 0).float().mean() < 1.0, "some rays meet blocks, some the sky"
+    near = torch.where(code > 0, UNIT / away, 0.0)
+    assert torch.isclose(near, want[:, 3]).float().mean() > 0.995
+    if device == "cuda":
+        seen = place_map.view_of_kernel(rays, asked)
+        assert torch.isclose(seen, want).float().mean() > 0.995
+    print("alike")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for CUDA only")
+def test_rays_of_the_kernel_meet_what_tensors_meet():
+    if torch.cuda.is_available():
+        check("cuda")
+        return
+    path = os.pathsep.join(part for part in sys.path if part)
+    given = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}  # read when triton is imported
+    done = subprocess.run([sys.executable, __file__], env=given, capture_output=True, text=True)
+    assert done.returncode == 0 and "alike" in done.stdout, done.stderr
+
+
+if __name__ == "__main__":
+    check("cuda" if torch.cuda.is_available() else "cpu")
