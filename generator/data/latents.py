@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from controls.action import ActionSpec, encode_rows
 from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import as_loaded
+from generator.data.clips import READERS
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector
@@ -119,7 +122,8 @@ class LatentClips:
         chosen = [i for i, clip in enumerate(self.meta["clips"]) if clip["split"] == split]
         if not chosen:
             raise UserError(f"{str(folder)!r} has no clips in the split {split!r}; collect more frames.")
-        self.clips = [self._load(folder / f"{i:06d}.npz") for i in chosen]
+        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
+            self.clips = list(readers.map(self._load, [folder / f"{i:06d}.npz" for i in chosen]))
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
         self.turn: Reprojector | None = None

@@ -251,3 +251,12 @@ def test_clearance_is_how_far_a_body_gets(tower):
     put(low, 224, 96, -BELOW, RED)
     put(low, 224, 96, 3 * CELL, RED)
     assert torch.isinf(low.clearance(plan, ways)).all()
+
+
+def test_a_body_is_crowded_by_what_stands_beside_it(tower):
+    """The tower begins 12 units to the east of the second plan position and holds the last."""
+    plan = torch.tensor([[190.0, 104.0], [211.0, 104.0], [214.0, 104.0], [228.0, 104.0]])
+    crowded = tower.crowded(plan, torch.zeros(4))
+    assert (crowded[:2] == 0).all() and 0 < crowded[2] < crowded[3] <= 1
+    assert (tower.crowded(plan, torch.full((4,), 200.0)) == 0).all(), "above its top"
+    torch.testing.assert_close(tower.crowded(plan + PERIOD, torch.zeros(4)), crowded)

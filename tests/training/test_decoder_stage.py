@@ -14,7 +14,18 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.latents import tokenizer_hash
 from generator.training import decoder
-from generator.training.decoder import DecoderTraining, balance, cut, open_decoder_run, real_pictures, train
+from generator.training.decoder import (
+    Critics,
+    DecoderTraining,
+    balance,
+    cut,
+    open_decoder_run,
+    paired,
+    real_pictures,
+    train,
+    update_critics,
+)
+from generator.training.helpers import split_optimisers
 
 
 class PlainDistance(torch.nn.Module):
@@ -76,6 +87,26 @@ def test_without_a_share_no_critic_looks_or_learns(config, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     seen = {name.removeprefix("own_") for row in rows for name in row}
     assert "lpips" in seen and not seen & {"deceit", "critic"} and run.step == 4
+
+
+def test_punished_critics_win_by_less(config, tmp_path):
+    """On the same pictures over and over, a penalty leaves a smaller gap, and it comes on every so-manieth step."""
+    made = open_decoder_run(config, tmp_path / "run")
+    real = torch.rand(3, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    gaps = {}
+    for penalty in (0.0, 300.0):
+        torch.manual_seed(0)
+        made.critics.load_state_dict(Critics().state_dict())
+        made.config, made.run.step = dataclasses.replace(config, penalty=penalty, penalty_every=2), 0
+        made.critic_optimisers[:] = split_optimisers(made.critics.named_parameters(), 2e-3, betas=(0.5, 0.99))
+        given = []
+        for _ in range(30):
+            given.append("penalty" in update_critics(made, real, -real))
+            made.run.step += 1
+        assert given == [bool(penalty) and k % 2 == 1 for k in range(30)]
+        with torch.no_grad():
+            gaps[penalty] = paired(lambda a, b: (a - b).mean(), made.critics(real), made.critics(-real)).item()
+    assert 0 < gaps[300.0] < 0.7 * gaps[0.0]
 
 
 def test_the_balance_makes_both_losses_pull_alike(tiny_vae):
