@@ -13,6 +13,7 @@ Does not know whether the pictures are any good, or what a benchmark compares.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from controls.action import Action, ActionSpec, encode
 from controls.camera import Camera
 from generator.checkpoint import Weights
 from generator.evaluation.timing import forget_peak, peak_device_mb, peak_memory_mb, percentiles, synchronise
-from generator.runtime.backend import Backend, LaunchedDecoder
+from generator.runtime.backend import Backend, LaunchedDecoder, to_pixels
 from generator.runtime.build import random_weights
 from generator.runtime.encode import encode_picture
 from generator.runtime.select import open_backend
@@ -197,8 +198,19 @@ def drive_of(weights: Weights) -> Drive:
 
 
 def begin(weights: Weights, seed: int = 1) -> tuple[torch.Tensor, int]:
-    """The latent (1, C, H, W) of a made-up first frame, and the seed."""
+    """The latent (1, C, H, W) of a first frame, and the seed: a view of the place where the world is one, else made up,
+    after which a walk is not like the world's own and small errors grow.
+    """
     width, height = weights.config.picture
+    place = weights.parallax.place if weights.parallax else None
+    if weights.parallax and place is not None and place.map is not None and len(place.map.where):
+        plan = place.grid()
+        round_about = torch.arange(0.0, 360.0, 15.0, device=plan.device).expand(len(plan), -1)
+        plan = plan[place.map.clearance(plan, round_about).amin(1).argmax()][None]  # in the open
+        pose = torch.cat([plan, torch.zeros_like(plan), place.standing(plan)[:, None]], dim=1)
+        edge, stretch = math.tan(math.radians(weights.config.hfov) / 2), float(weights.parallax.stretch.detach())
+        picture = to_pixels(place.map.view(pose, edge, stretch, height, width)[None, :, :3])[0]
+        return encode_picture(weights.tokenizer, picture), seed
     rows, columns = np.mgrid[0:height, 0:width]
     picture = np.stack([255 * rows / height, 255 * columns / width, 128 + 60 * np.sin(columns / 9)], axis=-1)
     return encode_picture(weights.tokenizer, picture.astype(np.uint8)), seed

@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "offsets added block by block": ("fuse=off",),
     "torch.compile": ("compiled=on",),
     "attention: sdpa-cudnn": ("attention=sdpa-cudnn",),
+    "attention: sdpa-flash": ("attention=sdpa-flash",),
     "attention: flash-attn-4": ("attention=flash-attn-4",),
     "cache in fp8": ("cache=fp8",),
     "linear layers in fp8": ("linear=fp8",),

@@ -106,7 +106,9 @@ def open_cuda(name: str, weights: Weights, text: Tensor | None, switches: tuple[
     """The GPU runtime, in fp8 or with TensorRT's decoder where the name says so."""
     from generator.runtime import gpu, gpu_attention
 
-    device, base = gpu_attention.check_gpu(), gpu.Switches(linear="fp8" if name == "cuda-fp8" else "bf16")
+    device = gpu_attention.check_gpu()
+    attention = gpu_attention.best(torch.cuda.get_device_capability(device))
+    base = gpu.Switches(attention=attention, linear="fp8" if name == "cuda-fp8" else "bf16")
     if name != "cuda-tensorrt":
         return gpu.open_gpu(name, weights, device, gpu.parse_switches(switches, base), text)
     from generator.runtime.tensorrt_engine import TensorRTDecoder

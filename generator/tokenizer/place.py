@@ -276,7 +276,7 @@ class Place(nn.Module):
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split, places = 2 * len(self.numbers), []
         with torch.autocast(said.device.type, enabled=False):
-            plan = self._grid()
+            plan = self.grid()
             score = self.waves(plan) @ said[0, :split]
             for _ in range(PLACES):
                 places.append(plan[score.argmax()])
@@ -289,7 +289,7 @@ class Place(nn.Module):
         plan = torch.stack(places)[pairs[:, 0].long()]
         return self._stood(plan, pairs[:, 1], pitch.to(said).expand(len(pairs)))
 
-    def _grid(self) -> Tensor:
+    def grid(self) -> Tensor:
         """Places of the ground (m, 2), STEP apart."""
         line = torch.arange(STEP / 2, self.period, STEP, device=self.ground.device)
         plan = torch.cartesian_prod(line, line)
@@ -297,7 +297,7 @@ class Place(nn.Module):
 
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""
-        plan = self._grid()
+        plan = self.grid()
         best = plan[(said @ self.waves(plan).T).argmax(1)]
         near = (torch.arange(-FINE, FINE + 1, device=said.device) * (STEP / FINE)).float()
         around = best[:, None] + torch.cartesian_prod(near, near)

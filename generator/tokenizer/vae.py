@@ -20,6 +20,7 @@ from controls.errors import UserError
 from generator.tokenizer.blocks import LAST, Block, CausalConv, Down, State, Up
 
 FIRST_LOGVAR = -5.0
+WIDEST = 8.0  # of a normalised latent's numbers; one in two million of recorded walks' is larger
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,11 @@ class VideoVAE(nn.Module):
         return self.decoder(latents, state, True)[0]
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """B F C H W of the VAE -> unit variance per channel, for the transformer."""
-        return (latents - self.shift[:, None, None]) * self.scale[:, None, None]
+        """B F C H W of the VAE -> unit variance per channel, for the transformer.
+
+        Clipped to WIDEST: what pictures like none that were trained on become would carry a walk away for good.
+        """
+        return ((latents - self.shift[:, None, None]) * self.scale[:, None, None]).clamp(-WIDEST, WIDEST)
 
     def denormalise(self, latents: Tensor) -> Tensor:
         """The inverse of `normalise`."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -175,3 +177,31 @@ def test_a_process_that_dies_is_no_wait_for_ever(monkeypatch):
     with pytest.raises(UserError, match="give the same command again"):
         done.extend(processes.on_workers(double, [1, 3, 5, 7], 2, nothing))
     assert sorted(done) == [2, 10, 14]
+
+
+STUBBORN = """
+import sys, time, weakref
+from generator.data.collect import _end_on_terminate
+
+class Thing: pass
+
+def slow():
+    print("finalising", flush=True)
+    time.sleep(1.0)
+
+_end_on_terminate(0.3)
+thing = Thing()
+weakref.finalize(thing, slow)
+del thing  # what is raised in here is printed and forgotten
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_worker_that_swallowed_its_end_is_told_again():
+    """Workers whose engine did not open were ended while a folder was being removed, and the parent waited for ever."""
+    given = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    worker = subprocess.Popen([sys.executable, "-c", STUBBORN], env=given, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None and worker.stdout.readline() == "finalising\n"
+    worker.terminate()
+    assert worker.wait(20) == 143

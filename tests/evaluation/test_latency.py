@@ -66,3 +66,15 @@ def test_the_text_prefix_takes_part(make_world):
         backend = open_backend("torch-fp32", weights, 1, text)
         made.append(latency.trace(backend, weights, 2)[-1][0])
     assert not torch.allclose(*made, atol=1e-3)
+
+
+def test_the_walk_through_a_place_begins_with_a_view_of_it(place_folder, monkeypatch):
+    """A bug: it began with made-up stripes; its pictures were garbage, and so were the errors of backends over them."""
+    weights, shown = load_weights(place_folder), []
+    monkeypatch.setattr(latency, "encode_picture", lambda vae, picture: shown.append(picture))
+    latency.begin(weights)
+    place, width = weights.parallax.place, weights.config.picture[0]
+    assert shown[0].shape == (*weights.config.picture[::-1], 3)
+    colours = torch.cat([place.map.palette[1:], place.map.sky.flatten(0, 1)]).float().clamp(-1, 1)
+    found = torch.from_numpy(shown[0]).float().view(-1, 3)[:: width // 4] / 127.5 - 1
+    assert torch.cdist(found, colours).amin(1).max() < 0.02, "every pixel is a block's or the sky's"

@@ -223,6 +223,13 @@ def test_one_graph_of_step_and_decode_shows_the_same(weights, first_picture):
     assert torch.equal(made[0][0], made[1][0]) and np.array_equal(made[0][1], made[1][1])
 
 
+@pytest.mark.parametrize(
+    ("capability", "name"), [((8, 0), "sdpa-flash"), ((9, 0), "sdpa-cudnn"), ((10, 0), "sdpa-cudnn")]
+)
+def test_the_attention_kernel_is_chosen_by_the_gpu(capability, name):
+    assert gpu_attention.best(capability) == name and name in gpu_attention.KERNELS
+
+
 def test_flash_attention_stands_behind_the_same_signature(monkeypatch):
     def function(q, k, v, softmax_scale):
         made = nnf.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), scale=softmax_scale)
