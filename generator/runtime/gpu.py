@@ -1,7 +1,7 @@
 """The GPU runtime: static buffers, captured graphs, and switches for every trick, behind the backend's interface.
 
 Shape key: C channels, H, W latent size, P action fields, R ray channels, Y, X video size. Batch is always one.
-Checked against eager on the CPU without graphs and streams; never run on a GPU yet: see README, Speed.
+Checked against eager on the CPU without graphs and streams, and on an H100 with them: docs/benchmarks.
 
 Does not know about scenes, players or other backends.
 """
