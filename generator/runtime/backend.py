@@ -8,7 +8,7 @@ Does not know which backends exist, or about scenes and players.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -107,6 +107,21 @@ class Reprojection:
             return None
         x, y, yaw = found[0, :3].tolist()
         return x, y, yaw
+
+    @torch.no_grad()
+    def stand_at(self, pose: Sequence[float] | npt.NDArray[Any]) -> None:
+        """Go on from another pose (5,): x, y in map units, yaw and pitch in degrees, and the eye's height. What the
+        ego-motion remembers stays; nothing changes where the world is no place.
+        """
+        self.pace = self._paced(pose)
+
+    def _paced(self, pose: Sequence[float] | npt.NDArray[Any]) -> Tensor:
+        place = self.turn.parallax.place if self.turn.parallax else None
+        if place is None:
+            return self.pace
+        x, y, yaw, pitch, height = (float(value) for value in pose)
+        within = [[x % place.period, y % place.period, yaw % 360.0, pitch, height]]
+        return self.turn.at(self.pace, torch.tensor(within, device=self.pace.device))
 
     def _video(self, picture: Pixels) -> Tensor:
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -9,6 +9,10 @@ Does not know about scenes, players, transformers or decoders.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -107,6 +111,11 @@ class GpuReprojection(Reprojection):
         """See `backend.Reprojection`."""
         self.pace.copy_(self.turn.stand(self._video(picture)))
         self.views = None
+
+    @torch.no_grad()
+    def stand_at(self, pose: Sequence[float] | npt.NDArray[Any]) -> None:
+        """See `backend.Reprojection`."""
+        self.pace.copy_(self._paced(pose))
 
     def load(self, state: State) -> None:
         """See `backend.Reprojection`."""
