@@ -21,7 +21,6 @@ from generator.data.latents import LatentClips, parallax_hash
 from generator.rollout import open_eye, rollout
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place import Place, place_channels
-from generator.tokenizer.place_map import BELOW, FINEST
 from generator.tokenizer.reproject import Reprojector
 from generator.training import adaptation, decoder, parallax
 from generator.training.begin import with_place
@@ -137,37 +136,6 @@ def test_nobody_walks_off_the_ground_that_recorded_walks_know():
     torch.testing.assert_close(pose[:, :4], south[:, :4], atol=1e-3, rtol=0)
     lost = torch.tensor([[200.0, 300.0, 90.0, 0.0, 0.0]])  # who stands where nobody stood may leave
     assert place.advance(lost, look, ahead)[0][0, 1] < 201
-
-
-@pytest.fixture
-def walled():
-    """A place whose ground is everywhere, with a wall of blocks 16 units thick along y = 96 to 112."""
-    place = Place(PERIOD, False, 12)
-    size = place.map.cells
-    line = torch.arange(0, PERIOD, FINEST) + 1
-    x, y, up = torch.meshgrid(line, torch.arange(96.0, 112.0, FINEST) + 1, line[:20] - BELOW, indexing="ij")
-    number, within = place.map.number(x, y, up)
-    place.map.fill(number[within].unique(), torch.ones(len(number[within].unique()), 3))
-    assert size * FINEST == PERIOD and len(place.map.where)
-    return place
-
-
-def test_nobody_walks_into_what_stands_in_the_map(walled):
-    """A bug: the ground is known by cells of 16 units, so the ego-motion's errors carried walkers into walls, where
-    they saw blocks from inside.
-    """
-    look, south = torch.zeros(1, 8, 2), torch.tensor([[200.0, 60.0, 270.0, 0.0, 0.0]])
-    pose, made = walled.advance(south, look, torch.tensor([[[10.0, 0.0, 0.0]] * 8]))
-    assert 60 + 20 <= pose[0, 1] <= 96 - 12 and made[0, -1].abs().max() < 1e-6
-    slant = torch.tensor([[200.0, 60.0, 315.0, 0.0, 0.0]])
-    pose, _ = walled.advance(slant, look, torch.tensor([[[10.0, 0.0, 0.0]] * 8]))
-    assert pose[0, 1] <= 96 - 12 and pose[0, 0] == pytest.approx(200 + 8 * 10 / 2**0.5, abs=0.01), "slides along"
-    inside = torch.tensor([[200.0, 98.0, 90.0, 0.0, 0.0]])
-    pose, _ = walled.advance(inside, look, torch.tensor([[[10.0, 0.0, 0.0]] * 8]))
-    assert pose[0, 1] < 98 - 60, "who is in a wall can leave it"
-    above = torch.tensor([[200.0, 60.0, 270.0, 0.0, 200.0]])
-    pose, _ = walled.advance(above, look, torch.tensor([[[10.0, 0.0, 0.1]] * 8]))
-    assert pose[0, 1] == pytest.approx(140, abs=0.01), "nothing stands there"
 
 
 def test_a_pose_is_found_where_its_waves_are(place, monkeypatch):
