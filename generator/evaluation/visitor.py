@@ -1,7 +1,7 @@
 """A visitor: strolls through a world that is one place as one does who sees where one goes, and turns at walls.
 
 The plain stroll (controls/replay.py) is blind: where walls stop a walk it would look at one for minutes, in a game as
-here, and say nothing of the world. This one asks the ground of the place.
+here, and say nothing of the world. This one asks the ground and the map of the place.
 
 Does not know about pictures or what is measured.
 """
@@ -45,7 +45,7 @@ class Visitor:
         far = torch.tensor(AHEAD)[:, None]
         way = torch.deg2rad(pose[2] + torch.tensor(turns))[None]
         plan = torch.stack([pose[0] + far * way.cos(), pose[1] - far * way.sin()], dim=-1)
-        return bool(self.place.stands(plan).all())
+        return bool(self.place.walkable(plan).all())
 
     def _way_out(self, pose: tuple[float, float, float]) -> float:
         """The side, 1 right or -1 left, on which the next free heading lies; either in turn where none does."""

@@ -147,6 +147,13 @@ class Place(nn.Module):
         column, row = self._cells(plan)
         return self.ground[row, column] > 0.5
 
+    def walkable(self, plan: Tensor) -> Tensor:
+        """bool (...): whether one could stand at plan positions (..., 2): on known ground, clear of the map's blocks."""
+        known = self.stands(plan)
+        if self.map is None:
+            return known
+        return known & (self.map.crowded(plan, self.standing(plan) - self.map.eye.float()) == 0)
+
     def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
         """The pose (n, 5), within a period, after look (n, ticks, 2) in degrees and moves (n, ticks, 3) in map units.
 

@@ -38,3 +38,12 @@ def test_nobody_walks_into_what_stands_in_the_map(walled):
     above = torch.tensor([[200.0, 60.0, 270.0, 0.0, 200.0]])
     pose, _ = walled.advance(above, look, torch.tensor([[[10.0, 0.0, 0.1]] * 8]))
     assert pose[0, 1] == pytest.approx(140, abs=0.01), "nothing stands there"
+
+
+def test_one_could_stand_on_known_ground_clear_of_blocks(walled):
+    plan = torch.tensor([[200.0, 60.0], [200.0, 90.0], [200.0, 104.0], [200.0, 130.0]])
+    assert walled.walkable(plan).tolist() == [True, False, False, True]
+    walled.ground[:, :4] = 0
+    assert walled.walkable(torch.tensor([[20.0, 60.0], [200.0, 60.0]])).tolist() == [False, True]
+    plain = Place(PERIOD, False)
+    assert plain.walkable(plan).all()
