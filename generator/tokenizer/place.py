@@ -148,7 +148,7 @@ class Place(nn.Module):
         return self.ground[row, column] > 0.5
 
     def walkable(self, plan: Tensor) -> Tensor:
-        """bool (...): whether one could stand at plan positions (..., 2): on known ground, clear of the map's blocks."""
+        """bool (...): whether one could stand at plan positions (..., 2), on known ground and clear of blocks."""
         known = self.stands(plan)
         if self.map is None:
             return known
