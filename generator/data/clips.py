@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from controls.files import write_atomic
 FORMAT = 1
 QUALITY = 95
 READERS = 16  # threads that read clips at once, at most
+# Files of arrays are opened one at a time: Python 3.11 cannot parse their headers in several threads.
+ARRAYS_LOCK = threading.Lock()
 SPLITS = ("train", "held_map", "held_seed")
 ARRAYS = ("jpeg", "offsets", "keys", "look", "pose")
 AGAIN = "collect the data set again (the same command resumes)."
@@ -77,7 +80,7 @@ def write_clip(path: Path, clip: Clip) -> None:
 def read_clip(path: Path) -> Clip:
     """Load a clip; UserError when the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with ARRAYS_LOCK, np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in ARRAYS}
             seed = int(data["clip_seed"]) if "clip_seed" in data else 0
     except FileNotFoundError as error:

@@ -30,7 +30,7 @@ from controls.action import encode_rows
 from controls.camera import relative_pose
 from controls.errors import UserError
 from controls.files import write_atomic
-from generator.data.clips import READERS, Clip, Dataset
+from generator.data.clips import ARRAYS_LOCK, READERS, Clip, Dataset
 from generator.data.latents import PLAN, parallax_hash, tokenizer_hash, video_tensor
 from generator.data.workers import on_workers
 from generator.precision import half_where_fast
@@ -242,7 +242,7 @@ def _encode_one(index: int) -> None:
 def _contents(path: Path) -> tuple[set[str], str]:
     """The names of a file's arrays and the parallax that made `ahead`, without reading the rest; nothing if damaged."""
     try:
-        with np.load(path) as stored:
+        with ARRAYS_LOCK, np.load(path) as stored:
             return set(stored.files), str(stored["by"]) if "by" in stored.files else ""
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return set(), ""
@@ -251,7 +251,7 @@ def _contents(path: Path) -> tuple[set[str], str]:
 def _arrays(path: Path) -> Arrays:
     """What a file of latents holds; nothing when it is missing or damaged."""
     try:
-        with np.load(path) as stored:
+        with ARRAYS_LOCK, np.load(path) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return {}

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from controls.action import ActionSpec, encode_rows
 from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import as_loaded
-from generator.data.clips import READERS
+from generator.data.clips import ARRAYS_LOCK
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector
@@ -122,8 +120,7 @@ class LatentClips:
         chosen = [i for i, clip in enumerate(self.meta["clips"]) if clip["split"] == split]
         if not chosen:
             raise UserError(f"{str(folder)!r} has no clips in the split {split!r}; collect more frames.")
-        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-            self.clips = list(readers.map(self._load, [folder / f"{i:06d}.npz" for i in chosen]))
+        self.clips = [self._load(folder / f"{i:06d}.npz") for i in chosen]
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
         self.turn: Reprojector | None = None
@@ -143,7 +140,7 @@ class LatentClips:
 
     def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:
         try:
-            with np.load(path) as stored:
+            with ARRAYS_LOCK, np.load(path) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"The latents {str(path)!r} are missing or damaged; encode the clips again.") from error
