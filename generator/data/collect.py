@@ -59,7 +59,7 @@ NEAR = 104.0  # map units: a view whose middle is nearer than this is a wall
 POOR_SHARE, POOR_SHARE_NARROW = 0.10, 0.25  # share of such frames that a clip may have, at first
 POOR_SHARE_CARELESS = 0.6
 POOR_RELAX = 0.02  # and how much more each further attempt may have
-AGAIN = 10.0  # seconds that a worker has for its engines' end before it is told a second time
+TOLD_AGAIN = 10.0  # seconds that a worker has for its engines' end before it is told a second time
 CHECK_TICKS, CHECK_STEP = 40, 8
 STUCK_STRIDE = 0.7  # map units per tick; slower with a key held is pushing against something
 EMPTY_STD = 5.0  # grey levels across a thumbnail
@@ -227,7 +227,7 @@ def _end_on_terminate(again: float = 0.0) -> None:
 def _begin(maps: list[MapSource], seed: int) -> None:
     """Start of a worker: an interrupt is the parent's affair; however the worker ends, its engines end first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_on_terminate(AGAIN)
+    _end_on_terminate(TOLD_AGAIN)
     _recorder[:] = [Recorder(maps, seed)]
     multiprocessing.util.Finalize(None, _recorder[0].close, exitpriority=10)
 

@@ -25,7 +25,6 @@ from controls.action import ActionSpec, encode_rows
 from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import as_loaded
-from generator.data.clips import ARRAYS_LOCK
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector
@@ -140,7 +139,7 @@ class LatentClips:
 
     def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:
         try:
-            with ARRAYS_LOCK, np.load(path) as stored:
+            with np.load(path) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"The latents {str(path)!r} are missing or damaged; encode the clips again.") from error

@@ -13,7 +13,6 @@ Does not know whether the pictures are any good, or what a benchmark compares.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ Trace = list[tuple[torch.Tensor, Pixels]]
 NEAR = 40  # latent frames: the session is young
 BURST, BURSTS = 5, 12
 MOST_MOVED = 2e11  # bytes of caches that bursts put back; where they are gigabytes, there are fewer and longer bursts
+AT_ONCE = 256  # places that are looked round from; bounds memory
 COMPARED = 8  # latent frames that backends are compared over
 PARTS = ("reproject", "transformer", "decode", "copy_out")
 
@@ -202,14 +202,15 @@ def begin(weights: Weights, seed: int = 1) -> tuple[torch.Tensor, int]:
     after which a walk is not like the world's own and small errors grow.
     """
     width, height = weights.config.picture
-    place = weights.parallax.place if weights.parallax else None
-    if weights.parallax and place is not None and place.map is not None and len(place.map.where):
+    turn, place = weights.reprojector(), weights.parallax.place if weights.parallax else None
+    if turn and weights.parallax and place and place.map is not None and len(place.map.where):
         plan = place.grid()
-        round_about = torch.arange(0.0, 360.0, 15.0, device=plan.device).expand(len(plan), -1)
-        plan = plan[place.map.clearance(plan, round_about).amin(1).argmax()][None]  # in the open
+        round_about = torch.arange(0.0, 360.0, 15.0, device=plan.device)[None]
+        clear = [place.map.clearance(p, round_about.expand(len(p), -1)).amin(1) for p in plan.split(AT_ONCE)]
+        plan = plan[torch.cat(clear).argmax()][None]  # in the open
         pose = torch.cat([plan, torch.zeros_like(plan), place.standing(plan)[:, None]], dim=1)
-        edge, stretch = math.tan(math.radians(weights.config.hfov) / 2), float(weights.parallax.stretch.detach())
-        picture = to_pixels(place.map.view(pose, edge, stretch, height, width)[None, :, :3])[0]
+        view = place.map.view(pose, turn.edge, weights.parallax.known_stretch, height, width)
+        picture = to_pixels(view[None, :, :3])[0]
         return encode_picture(weights.tokenizer, picture), seed
     rows, columns = np.mgrid[0:height, 0:width]
     picture = np.stack([255 * rows / height, 255 * columns / width, 128 + 60 * np.sin(columns / 9)], axis=-1)

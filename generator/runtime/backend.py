@@ -140,6 +140,8 @@ class Reprojection:
     def compose(self, frames: Pixels) -> Pixels:
         """What is shown of the decoded frames (ticks, Y, X, 3) that follow the last call."""
         assert self.views is not None, "what lies ahead comes before what is made of it"
+        if not self.turn.composes:
+            return frames
         video = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
         return to_pixels(self.turn.compose(self.views, video))
 

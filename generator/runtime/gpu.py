@@ -29,6 +29,7 @@ from generator.runtime.backend import (
     check_level,
     level_of,
     to_array,
+    to_bytes,
     to_tensor,
 )
 from generator.runtime.build import in_type
@@ -108,8 +109,7 @@ class GpuDecoder:
     def body(self) -> None:
         """Decode `latent` into `frames`; the memory moves on in place."""
         video, kept = self.vae.decoder(self.vae.denormalise(self.latent)[:, None], self.memory, False)
-        scaled = (video[0].float().clamp(-1, 1) + 1) * 127.5
-        self.frames.copy_(scaled.round().to(torch.uint8).permute(0, 2, 3, 1))
+        self.frames.copy_(to_bytes(video))
         self.level.copy_(level_of(video))
         for own, made in zip(self.memory, kept, strict=True):
             own.copy_(made)

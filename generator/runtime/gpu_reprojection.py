@@ -102,6 +102,8 @@ class GpuReprojection(Reprojection):
     def compose(self, frames: Pixels) -> Pixels:
         """See `backend.Reprojection`."""
         assert self.views is not None, "what lies ahead comes before what is made of it"
+        if not self.turn.composes:
+            return frames
         self.decoded.enter(frames)
         self.runner.run("compose", self.compose_body)
         return self.shown.leave()

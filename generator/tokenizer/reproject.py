@@ -146,13 +146,18 @@ class Reprojector(nn.Module):
         then keeps its detail, which squared error would take away frame by frame (after Liu et al. 2021, Infinite
         Nature: move, then mend).
         """
-        if self.parallax is None or self.parallax.config.agree <= 0:
+        if self.parallax is None or not self.composes:
             return frames
         made, ticks = frames.flatten(0, 1).float().contiguous(), frames.shape[1]
         moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
         share = agreement(moved, made, self.parallax.config.agree)
         shown = made + share * views.inside.flatten(0, 1) * (moved - made)
         return to_picture(shown).unflatten(0, (-1, ticks))
+
+    @property
+    def composes(self) -> bool:
+        """Whether `compose` changes anything."""
+        return self.parallax is not None and self.parallax.config.agree > 0
 
     def grid(self, turn: Tensor, size: tuple[int, ...]) -> Tensor:
         """Where each pixel of the new view lies in the old one, in -1..1: turn (n, 2) degrees to (n, Y, X, 2)."""
