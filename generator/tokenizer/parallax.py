@@ -20,11 +20,13 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.tokenizer import devices
+from generator.tokenizer.body import STATE, Body
 from generator.tokenizer.place import POSE, Place, place_channels
 
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
 HINTS = HINT_ROWS * HINT_COLUMNS + 1  # and the horizon
 FAMILIAR, FOREIGN = 0.16, 0.28  # levels between a picture of the place and its map's view, and another picture
+LOOKS = 2  # action fields that are no keys
 FADING = 0.9  # of what is strange, per latent frame
 STILL = 0.006  # units per tick; a smaller predicted move is none, so that a standing camera stands
 
@@ -37,7 +39,8 @@ class ParallaxConfig:
     the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the
     world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and
     has a map of so many `levels` of height (0: none). `recall` is how far the map's view and a moved picture may lie
-    apart before the map's is what lies ahead; with 0 the map is only told, never shown.
+    apart before the map's is what lies ahead; with 0 the map is only told, never shown. With `bodily` what keys do
+    where there is a map is found as a body's laws of motion and the place's relief (body.py), not by a network.
     """
 
     size: tuple[int, int] = (256, 160)
@@ -50,6 +53,7 @@ class ParallaxConfig:
     checkered: bool = False
     levels: int = 0
     recall: float = 0.0
+    bodily: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,17 +140,21 @@ class EgoMotion(nn.Module):
 class Parallax(nn.Module):
     """Depth and ego-motion together, and the stretch: how much taller than wide the engine draws things.
 
-    What a walk remembers between latent frames is its pace (B, Z): the ego-motion's hidden state, and behind it, where
-    the world is one place, how strange to it the first picture was, 1 to 0, which fades, and the pose (place.py).
+    What a walk remembers between latent frames is its pace (B, Z): the hidden state of the ego-motion, or the state of
+    the body that does its work, and behind it, where the world is one place, how strange to it the first picture was, 1
+    to 0, which fades, and the pose (place.py).
     """
 
     def __init__(self, config: ParallaxConfig) -> None:
         super().__init__()
         self.config = config
         self.depth = DepthNet(config)
-        self.place = Place(config.period, config.checkered, config.levels) if config.period else None
-        features = self.place.features if self.place else 0
-        self.ego = EgoMotion(config, features if self.mapped else HINTS + features)
+        keys = config.action_fields - LOOKS if config.bodily else 0
+        self.place = Place(config.period, config.checkered, config.levels, keys) if config.period else None
+        self.ego: EgoMotion | None = None
+        if self.body is None:
+            features = self.place.features if self.place else 0
+            self.ego = EgoMotion(config, features if self.mapped else HINTS + features)
         self.log_stretch = nn.Parameter(torch.zeros(()))
 
     @property
@@ -172,8 +180,8 @@ class Parallax(nn.Module):
     def no_pace(self, batch: int) -> Tensor:
         """The pace of one who has stood for long: (B, Z), at the plan's origin where there is one."""
         if self.place is None:
-            return self.log_stretch.new_zeros(batch, self.config.hidden)
-        return torch.zeros(batch, self.config.hidden + 1 + POSE, device=self.log_stretch.device)  # float32 always
+            return self.log_stretch.new_zeros(batch, self.remembered)
+        return torch.zeros(batch, self.remembered + 1 + POSE, device=self.log_stretch.device)  # float32 always
 
     def stand(self, picture: Tensor, edge: float) -> Tensor:
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) in [-1, 1], which end at slope
@@ -197,8 +205,20 @@ class Parallax(nn.Module):
         return pace[:, -POSE - 1].float()
 
     def hidden(self, pace: Tensor) -> Tensor:
-        """What the ego-motion remembers of a pace (B, Z)."""
-        return pace[:, : self.config.hidden]
+        """What the ego-motion, or the body, remembers of a pace (B, Z)."""
+        return pace[:, : self.remembered]
+
+    @property
+    def remembered(self) -> int:
+        """How many numbers of a pace that is."""
+        return STATE if self.body is not None else self.config.hidden
+
+    def set_at(self, pace: Tensor, pose: Tensor) -> Tensor:
+        """The pace (B, Z) at another pose (B, 5), which a body's speed is corrected by."""
+        hidden = self.hidden(pace)
+        if self.body is not None and self.place is not None:
+            hidden = self.body.corrected(self.place, hidden, pace[:, -POSE:].to(hidden), pose.to(hidden))
+        return self.paced(hidden, pose)
 
     def pose(self, pace: Tensor) -> Tensor | None:
         """The pose (B, 5) in a pace, where the world is one place."""
@@ -213,6 +233,11 @@ class Parallax(nn.Module):
     def recalls(self) -> bool:
         """Whether what lies ahead is also taken from the place's map."""
         return self.mapped and self.config.recall > 0
+
+    @property
+    def body(self) -> Body | None:
+        """What moves as keys say, where the world is one place and that was found."""
+        return self.place.body if self.place is not None else None
 
     def told(self, hints: Tensor | None, pose: Tensor | None) -> Tensor:
         """What the ego-motion is told (n, told) of a picture's hints (n, HINTS) at a pose (n, 3 or more) in a place.
@@ -246,6 +271,13 @@ class Parallax(nn.Module):
         A place wants the look (B, ticks, 2) in degrees as well.
         """
         pose, before = self.pose(pace), pace
+        if self.body is not None:
+            assert look is not None and pose is not None and self.place is not None, "a place turns as the look does"
+            start = self._level(pose, seen)
+            pose, made, state = self.body.walk(self.place, start, look, actions, self.hidden(pace))
+            moved = (made / self.config.unit).to(self.log_stretch)
+            return moved, self.paced(state, pose, FADING * self.strange(before))
+        assert self.ego is not None, "keys move a camera by one or the other"
         told = self.told(None if self.mapped else seen.hints, pose)[:, None].expand(-1, actions.shape[1], -1)
         if pose is not None:
             pace = self.hidden(pace).to(self.log_stretch)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer.body import CLIMB, STEEPEST, Body, turned
 from generator.tokenizer.devices import centres, constant
 from generator.tokenizer.place_map import CELL, CHANNELS, VIEW, PlaceMap
 
@@ -51,31 +52,31 @@ HEADINGS = (1, 2, 4)  # waves of the heading: whole turns, halves and quarters
 DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
 POSE = 5  # x, y, yaw, pitch, height
 REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
-SINK, CLIMB = 6.0, 24.0  # map units a tick that an eye without lift falls, and that one steps up without a jump
+SINK = 6.0  # map units a tick that an eye without lift falls
 SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))  # all of a step, along an axis, nothing
 LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
 PLACES, APART, TURNS, KEPT = 10, 48.0, 6, 3  # places and headings that are tried, map units between places
 SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degrees about what is kept, in turn finer
 LIFT, CLEARLY = 24.0, 0.9  # map units of a jump, and how much more alike a view from there must be
 AT_ONCE = 64  # views
-STEEPEST = 60.0  # degrees of pitch
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
 CLEAR, CLOSE = 24, 24.0  # directions in which the ego-motion is told of walls, and map units that are close
 FINE = 4  # and that many parts of it afterwards
 
 
 class Place(nn.Module):
-    """The waves of a place of this period in map units, its map of some `levels` of height, if any, and what finds
-    one's pose in it from a picture.
+    """The waves of a place of this period in map units, its map of some `levels` of height, if any, what finds one's
+    pose in it from a picture, and with `keys` a body that they move (body.py).
     """
 
-    def __init__(self, period: float, checkered: bool, levels: int = 0) -> None:
+    def __init__(self, period: float, checkered: bool, levels: int = 0, keys: int = 0) -> None:
         super().__init__()
         self.period, self.numbers = period, CHECKERED if checkered else AXES
         cells = math.ceil(period / CELL)
         self.register_buffer("ground", torch.ones(cells, cells))
         self.register_buffer("floor", torch.zeros(cells, cells))
         self.map = PlaceMap(period, levels) if levels else None
+        self.body = Body(keys, self.map.cells) if self.map is not None and keys else None
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 
     @property
@@ -148,10 +149,14 @@ class Place(nn.Module):
         return self.ground[row, column] > 0.5
 
     def walkable(self, plan: Tensor) -> Tensor:
-        """bool (...): whether one could stand at plan positions (..., 2), on known ground and clear of blocks."""
+        """bool (...): whether one could walk at plan positions (..., 2), on known ground and clear of blocks, and about
+        as high as walks mostly were.
+        """
         known = self.stands(plan)
         if self.map is None:
             return known
+        if self.body is not None:
+            return self.body.standing(self, plan) <= self.map.eye.float() + CLIMB
         return known & (self.map.crowded(plan, self.standing(plan) - self.map.eye.float()) == 0)
 
     def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
@@ -337,11 +342,6 @@ def place_channels(period: float, checkered: bool, levels: int = 0) -> int:
         return 0
     waves = len(CHECKERED if checkered else AXES)
     return 2 * (waves + len(HEADINGS) + len(DISTANCES) * min(COARSE, waves)) + (CHANNELS if levels else 0)
-
-
-def turned(way: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Forward and right (..., 2 or more) of a heading as east and north (..., 2), and back: it is its own inverse."""
-    return torch.stack([cos * way[..., 0] - sin * way[..., 1], -sin * way[..., 0] - cos * way[..., 1]], dim=-1)
 
 
 def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:

@@ -93,7 +93,7 @@ class Reprojector(nn.Module):
         """The pace (B, Z) at another pose (B, 5), where the world is one place."""
         if pose is None or self.parallax is None or self.parallax.place is None:
             return pace
-        return self.parallax.paced(self.parallax.hidden(pace), pose)
+        return self.parallax.set_at(pace, pose)
 
     def views(self, picture: Tensor, look: Tensor, moves: Tensor | None = None, seen: Seen | None = None) -> Tensor:
         """The picture (B, 3, Y, X), then its view after each tick of look (B, ticks, 2): (B, 1 + ticks, 3, Y, X).

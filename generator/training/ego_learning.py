@@ -44,13 +44,41 @@ def ego_motion(run: ParallaxRun, indices: list[int], mirrored: bool = False) -> 
 
     `mirrored` walks are what a mirror shows of them, where a map tells of walls: twice as many to learn from.
     """
-    parallax, walks = run.parallax, [walk_of(run, i) for i in indices]
+    parallax = run.parallax
+    if parallax.body is not None:
+        return body_motion(run, indices)
+    walks = [walk_of(run, i) for i in indices]
     stop = min(len(walk[0]) for walk in walks)
     actions, told, moves = (torch.stack([part[:stop] for part in parts]) for parts in zip(*walks, strict=True))
     if mirrored and parallax.mapped:
         actions, told, moves = in_a_mirror(actions, told, moves, run.data.spec)
+    assert parallax.ego is not None, "without a body there is an ego-motion"
     made = parallax.ego(actions, told, actions.new_zeros(len(indices), parallax.config.hidden))[0]
     return made, moves / parallax.config.unit
+
+
+@torch.no_grad()
+def body_motion(run: ParallaxRun, indices: list[int]) -> tuple[Tensor, Tensor]:
+    """As `ego_motion`, by a body that is where the recorded walk was before each latent frame."""
+    parallax, ticks, found = run.parallax, run.data.spec.ticks, []
+    assert parallax.body is not None and parallax.place is not None, "only a body"
+    stop = min((len(run.clip(i)) - 1) // ticks for i in indices)
+    for index in indices:
+        clip = run.clip(index)
+        rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], run.data.spec)).to(run.device)
+        pose = clip.pose.astype(np.float64)
+        look, true = (torch.from_numpy(v).float().to(run.device) for v in relative_pose(pose[:-1], pose[1:]))
+        pace, made = parallax.no_pace(1).to(run.device), []
+        for k in range(0, stop * ticks, ticks):
+            here = torch.from_numpy(pose[k : k + 1, PLAN]).float().to(run.device)
+            pace = parallax.set_at(pace, here)
+            state, now = parallax.hidden(pace), slice(k, k + ticks)
+            end, moves, state = parallax.body.walk(parallax.place, here, look[None, now], rows[None, now], state)
+            pace = parallax.paced(state, end)
+            made.append(moves[0])
+        found.append((torch.cat(made), true[: stop * ticks]))
+    walked, recorded = (torch.stack(part) / parallax.config.unit for part in zip(*found, strict=True))
+    return walked, recorded
 
 
 def in_a_mirror(actions: Tensor, told: Tensor, moves: Tensor, spec: ActionSpec) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,7 @@ from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
+from generator.training.body_learning import Walked, learn_body
 from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
 from generator.training.ego_learning import Walk, ego_motion
 from generator.training.helpers import (
@@ -70,7 +71,8 @@ class ParallaxTraining:
     the one of the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
     `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) before the
     ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it. With `kept` the
-    map and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns.
+    map and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns. Where there
+    is a map it is `bodily`: laws of motion and a relief that are found at once; without, a network learns it.
     """
 
     data: str = "runs/data/halls"
@@ -84,6 +86,7 @@ class ParallaxTraining:
     recall: float = 0.3
     mapped: int = 1500
     kept: bool = False
+    bodily: bool = True
     pictures: int = 64
     minutes: float = 0.0
     steps: int = 0
@@ -137,6 +140,11 @@ class ParallaxRun:
     walks: dict[int, Walk] = field(default_factory=dict)  # as the ego-motion learns: depth and map are done by then
     small: dict[int, np.ndarray] = field(default_factory=dict)  # the picture that each latent frame begins from
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to be learned in steps: the map stays, and a body was found at once."""
+        return self.mapped and self.config.kept and self.parallax.body is not None
+
     def clip(self, index: int) -> Clip:
         """A clip, from memory when it is there."""
         if index not in self.held:
@@ -172,6 +180,8 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
         while (progress := run.budget.progress(run.step)) < 1.0 and run.step != stop_after:
             if progress >= config.ego_from and not run.mapped:
                 make_map(run)
+            if run.done:
+                break
             figures = depth_step(run, progress) if progress < config.ego_from else ego_step(run, progress)
             run.step += 1
             if run.step % config.log_every == 0:
@@ -195,6 +205,9 @@ def make_map(run: ParallaxRun) -> None:
     if run.parallax.mapped and not run.config.kept:
         known = run.data.meta["world"] == "halls"
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
+    if run.parallax.place is not None and run.parallax.body is not None:
+        walks = [Walked(clip.keys, clip.pose) for clip in map(run.data.clip, run.data.select("train"))]
+        run.metrics.add(run.step, **learn_body(run.parallax.place, walks))
     run.walks.clear()  # an evaluation at this very step told them of the map before
     run.mapped = True
 
@@ -221,7 +234,7 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     depth = [*parallax.depth.named_parameters(), ("log_stretch", parallax.log_stretch)]
     optimisers = [
         *split_optimisers(depth, config.lr, None, 1e-4),
-        *split_optimisers(parallax.ego.named_parameters(), config.ego_lr, None, 0.0),
+        *split_optimisers(parallax.ego.named_parameters() if parallax.ego else [], config.ego_lr, None, 0.0),
         *split_optimisers(parallax.place.named_parameters() if parallax.place else [], config.lr, None, 1e-2),
     ]
     turn = Reprojector(nn.Identity(), data.meta["hfov"], parallax)  # type: ignore[arg-type]  # it encodes nothing here
@@ -285,17 +298,20 @@ def known_step(run: ParallaxRun, known: KnownDepth) -> dict[str, float]:
 
 
 def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
-    """One update of the ego-motion; returns the figures of the step."""
-    config = run.config
+    """One update of the ego-motion, if a network does that, and of what finds pictures in a place; returns the figures
+    of the step.
+    """
+    config, figures = run.config, {}
     begun = (progress - config.ego_from) / (1 - config.ego_from)
     set_rate(run.optimisers, rate_at(begun, run.step, hold=0.1))
     clips, rng = run.data.select("train"), step_rng(config.seed, run.step, "walks")
-    chosen = rng.choice(len(clips), min(config.walks, len(clips)), replace=False)
-    made, true = ego_motion(run, [clips[int(i)] for i in chosen], mirrored=run.step % 2 == 1)
-    loss = nnf.smooth_l1_loss(8 * made, 8 * true, beta=0.1)  # an eighth of a unit per tick: a brisk walk
-    loss.backward()
-    nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
-    figures = {"ego": loss.item()}
+    if run.parallax.ego is not None:
+        chosen = rng.choice(len(clips), min(config.walks, len(clips)), replace=False)
+        made, true = ego_motion(run, [clips[int(i)] for i in chosen], mirrored=run.step % 2 == 1)
+        loss = nnf.smooth_l1_loss(8 * made, 8 * true, beta=0.1)  # an eighth of a unit per tick: a brisk walk
+        loss.backward()
+        nn.utils.clip_grad_norm_(run.parallax.ego.parameters(), 1.0)
+        figures = {"ego": loss.item()}
     if run.parallax.place is not None and not config.kept:
         figures["place"] = place_loss(run, run.parallax.place, rng)
     update(run.optimisers)

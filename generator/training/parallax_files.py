@@ -38,7 +38,9 @@ def load_parallax(path: Path | str) -> Parallax:
 def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     """Take over weights; a parallax that knew no place gets used to one. UserError when the rest has other sizes."""
     old, new = begin.config, parallax.config
-    given = {name: getattr(new, name) for name in ("agree", "period", "checkered", "levels", "recall", "hidden")}
+    given = {
+        name: getattr(new, name) for name in ("agree", "period", "checkered", "levels", "recall", "hidden", "bodily")
+    }
     if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
     taken, own = begin.state_dict(), parallax.state_dict()

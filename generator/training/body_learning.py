@@ -1,0 +1,190 @@
+"""What a body learns from recorded walks, all at once and without steps: a place's relief, and how keys carry one.
+
+Shape key: T ticks, N ticks of all walks, K keys, F keys and pairs of them, C cells a side.
+The relief is the highest of the map's blocks that could be in a body's way, corrected by where recorded bodies were:
+nothing can stand higher than the ground under whoever stands there. Speeds follow from poses, so what is kept of them
+and what keys add to it are least squares; ticks in which a wall had a say do not fit and are left out, in rounds.
+
+Does not know of pictures or networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, Body, both, turned
+from generator.tokenizer.place import Place
+from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
+
+HEAD = 10.0  # map units above the eye up to which blocks are in a body's way
+ALIKE = 4.0  # map units by which a block's top may differ from the ground that it is
+HOLE = 16  # cells
+ROUNDS, FIT, MOST = 12, 0.03, 0.95  # of leaving out; map units a tick that always fit; the share that fits at first
+RIDGE = 1e-3  # what was never seen is taken to be as it was
+STANDS = 0.1  # map units that an eye rises in a tick and still stands
+SEEN = 20  # ticks with a key on the ground that tell whether it lifts
+
+
+@dataclass(frozen=True)
+class Walked:
+    """One recorded walk: keys (T, K) that led to poses (T, 5) of x, y, height, yaw and pitch."""
+
+    keys: npt.NDArray[np.uint8]
+    pose: npt.NDArray[np.float32]
+
+    @property
+    def stands(self) -> npt.NDArray[np.bool_]:
+        """bool (T,): whether the eye neither rose before nor rises after."""
+        still = np.abs(np.diff(self.pose[:, 2])) < STANDS
+        return np.r_[False, still] & np.r_[still, False]
+
+
+@torch.no_grad()
+def learn_body(place: Place, walks: Sequence[Walked]) -> dict[str, float]:
+    """Find the relief and all numbers of a place's body; returns how many map units a tick are off where nothing stops
+    it, and how often nothing does.
+    """
+    body = place.body
+    assert body is not None, "only a place with a map has a body"
+    lay(body, place, walks)
+    ticks = [_ticks(body, place, walk) for walk in walks if len(walk.pose) > 3]
+    speed, before, keys, flies, flown, flew, rise, rises = (torch.cat(part) for part in zip(*ticks, strict=True))
+    free = _fit_speed(body, speed, before, both(keys), flies, flew)
+    _fit_height(body, keys, flies, flown, rise, rises)
+    kept = body.carry.cpu()[flew.long()][:, None] * before
+    pushed = body.pushes(keys.to(body.push.device)).cpu()[torch.arange(len(keys)), flies.long()]
+    off = (kept + pushed - speed).norm(dim=-1)
+    return {"body_off": off[free].mean().item(), "body_free": free.float().mean().item()}
+
+
+def lay(body: Body, place: Place, walks: Sequence[Walked]) -> None:
+    """The relief, and how high the eye is above what one stands on, from the map's blocks and the walks."""
+    assert place.map is not None
+    stood = np.concatenate([walk.pose[walk.stands, :3] for walk in walks])
+    tops = tops_in_the_way(place.map).cpu().numpy()
+    eye = float(place.map.eye)
+    side, column, row = len(tops), *_cells(stood[:, :2], len(tops))
+    under = tops[row, column]
+    height = stood[:, 2] - eye + BELOW  # of the eye, above the map's lowest level
+    seen = under > 0
+    stature = float(np.median(height[seen] - under[seen])) if seen.any() else 0.0
+    most = np.full((side, side), np.inf)
+    lower = height - stature
+    for same in place.same:
+        first, last = (_covered(stood[:, :2] + np.array(same), way) for way in (-1, 1))
+        for right in range(int(2 * RADIUS / FINEST) + 1):
+            for up in range(int(2 * RADIUS / FINEST) + 1):
+                x, y = first[:, 0] + right, first[:, 1] + up
+                within = (x <= last[:, 0]) & (y <= last[:, 1])
+                np.minimum.at(most, (y[within] % side, x[within] % side), lower[within])
+    relief = np.where(tops > 0, tops, float(UNKNOWN))
+    stands = np.isfinite(most)
+    relief = np.where(stands & (relief > most - ALIKE), np.minimum(most, np.maximum(relief, most)), relief)
+    relief = filled(np.where(relief < UNKNOWN, relief.clip(0, HIGHEST), UNKNOWN))
+    body.relief.copy_(torch.from_numpy(np.rint(relief).astype(np.uint8)))
+    body.stature.fill_(stature)
+    body.changed()
+
+
+def filled(relief: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """A relief (C, C) where each UNKNOWN cell within HOLE cells of others is as the lowest beside it: what is inside of
+    walls stays high, what was hidden behind something becomes ground.
+    """
+    for _ in range(HOLE):
+        beside = np.min([np.roll(relief, way, axis) for axis in (0, 1) for way in (-1, 1)], axis=0)
+        relief = np.where(relief < UNKNOWN, relief, beside)
+    return relief
+
+
+def tops_in_the_way(place_map: PlaceMap) -> Tensor:
+    """How high above the map's lowest level the highest block of each column is that could be in a body's way, map
+    units (C, C); 0 where there is none.
+    """
+    levels = min(place_map.heights, int((BELOW + HEAD) / FINEST) + 1)
+    codes: Tensor = place_map._buffers["codes0"]  # type: ignore[assignment]
+    solid = codes.view(place_map.cells, place_map.cells, -1)[..., 1 : 1 + levels] > 0
+    return (solid * torch.arange(1, levels + 1, device=solid.device)).amax(-1).float() * FINEST
+
+
+def _cells(plan: npt.NDArray[np.floating], side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Columns and rows of the relief that plan positions (n, 2) lie in."""
+    column, row = (np.floor(plan / FINEST).astype(np.int64) % side).T
+    return column, row
+
+
+def _covered(plan: npt.NDArray[np.floating], way: int) -> npt.NDArray[np.int64]:
+    """The first (way -1) or last (1) cells (n, 2) that bodies at plan positions (n, 2) cover as good as wholly."""
+    edge = (plan + way * (RADIUS + TOUCH)) / FINEST
+    return np.asarray(np.ceil(edge) if way < 0 else np.floor(edge) - 1, np.int64)
+
+
+def _ticks(body: Body, place: Place, walk: Walked) -> tuple[Tensor, ...]:
+    """Of each tick of a walk but the ends: speed and the speed before it, forward and right of the new heading (N, 2),
+    keys (N, K), whether it flies, the one before did and it ended in the air, bool (N,), how much the eye rises in it
+    and in the next (N,).
+    """
+    pose = torch.from_numpy(walk.pose.astype(np.float64))
+    steps, rises = pose[1:, :2] - pose[:-1, :2], (pose[1:, 2] - pose[:-1, 2]).float()
+    way = torch.deg2rad(pose[2:-1, 3])
+    speed, before = (turned(v, way.cos(), way.sin()).float() for v in (steps[1:-1], steps[:-2]))
+    floors = body.standing(place, pose[:-2, :2].float().to(body.relief.device)).cpu()
+    flying = pose[1:-1, 2].float() > floors + TOUCH  # a body is where its camera will be a tick later
+    height, floor = pose[1:-2, 2].float(), floors[1:]
+    keys = torch.from_numpy(walk.keys[2:-1].astype(np.float32))
+    return speed, before, keys, flying[1:], flying[:-1], height > floor + TOUCH, rises[1:-1], rises[2:]
+
+
+def _fit_speed(body: Body, speed: Tensor, before: Tensor, keys: Tensor, flies: Tensor, flew: Tensor) -> Tensor:
+    """Find `carry` and `push`; returns bool (N,): which ticks fit, where nothing stopped the body."""
+    kept = torch.stack([before * ~flew[:, None], before * flew[:, None]], dim=-1)  # (N, 2, 2)
+    given = torch.cat([keys * ~flies[:, None], keys * flies[:, None]], dim=-1)  # (N, 2 F)
+    nothing = torch.zeros_like(given)
+    forward = torch.cat([kept[:, 0], given, nothing], dim=-1)
+    right = torch.cat([kept[:, 1], nothing, given], dim=-1)
+    prior = torch.zeros(forward.shape[1])
+    prior[:2] = body.carry.cpu()
+    free = torch.ones(len(speed), dtype=torch.bool)
+    for number in range(ROUNDS):
+        rows, aims = torch.cat([forward[free], right[free]]), torch.cat([speed[free, 0], speed[free, 1]])
+        found = _ridge(rows, aims, prior)
+        off = torch.stack([forward @ found - speed[:, 0], right @ found - speed[:, 1]], dim=-1).norm(dim=-1)
+        free = off <= _within(off, number)
+    push = found[2:].view(2, 2, -1).transpose(0, 1)  # by way, then by whether it flies
+    body.carry.copy_(found[:2])
+    body.push.copy_(push.flatten())
+    return free
+
+
+def _fit_height(body: Body, keys: Tensor, flies: Tensor, flown: Tensor, rise: Tensor, rises: Tensor) -> None:
+    """Find `lift` and `fall`."""
+    for number in range(body.keys):
+        held = ~flies & (keys[:, number] > 0)
+        often = rises[held].median().item() if int(held.sum()) >= SEEN else 0.0
+        body.lift[number] = often if often > STANDS else 0.0
+    for number, before in enumerate((~flown, flown)):
+        rows, prior = torch.stack([rise, torch.ones_like(rise)], dim=-1), body.fall[2 * number : 2 * number + 2].cpu()
+        fits = flies & before
+        weight = torch.ones(int(fits.sum()), dtype=torch.float64)
+        for _ in range(ROUNDS if len(weight) > 2 else 0):  # least absolute errors: landings are few, and far off
+            found = _ridge(rows[fits] * weight[:, None], rises[fits] * weight, prior)
+            weight = (rows[fits] @ found - rises[fits]).abs().clamp(min=FIT**2).rsqrt().double()
+            body.fall[2 * number : 2 * number + 2] = found
+
+
+def _within(off: Tensor, number: int) -> float:
+    """How far what fits may be off (n,) in round `number`: half as far in each, or what the better half needs."""
+    widest = off.sort().values[int(MOST * (len(off) - 1))].item()
+    return max(FIT, 2 * off.median().item(), widest * 0.5**number)
+
+
+def _ridge(rows: Tensor, aims: Tensor, prior: Tensor) -> Tensor:
+    """Least squares of rows (n, m) to aims (n,), drawn a little to a prior (m,)."""
+    rows, aims, prior = rows.double(), aims.double(), prior.double()
+    square = rows.T @ rows + RIDGE * torch.eye(rows.shape[1], dtype=torch.float64)
+    return (prior + torch.linalg.solve(square, rows.T @ (aims - rows @ prior))).float()

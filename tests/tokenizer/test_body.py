@@ -1,0 +1,197 @@
+"""A body keeps its speed, is pushed by keys, stands, steps, jumps and falls, and slides along what it cannot climb."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generator.tokenizer.body import NOWHERE, RADIUS, STATE, UNKNOWN, both, pairs_of
+from generator.tokenizer.place import Place
+from generator.tokenizer.place_map import BELOW, FINEST
+
+PERIOD, EYE, STATURE = 512.0, 105.0, 41.0
+FLOOR = int(BELOW - STATURE)  # of the relief, so that the eye is at EYE
+STANDING = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+FORWARD, JUMP = 0, 2  # keys of this engine; 1 runs
+
+
+def ground(keys: int = 3) -> Place:
+    """A flat place of 512 units with the speeds of Doom."""
+    place = Place(PERIOD, False, 12, keys)
+    place.map.eye.fill_(EYE)
+    body = place.body
+    body.relief.fill_(FLOOR)
+    body.stature.fill_(STATURE)
+    body.carry.copy_(torch.tensor([0.90625, 1.0]))
+    body.fall.copy_(torch.tensor([1.125, -2.0, 1.0, -1.0]))
+    push = body.push.view(2, 2, -1)
+    push[0, 0, FORWARD] = push[0, 0, keys + 0] = 0.78125  # and as much again with the second key held as well
+    push[1] = push[0] / 256
+    body.lift[JUMP] = 8.0
+    body.changed()
+    return place
+
+
+def block(place: Place, columns: tuple[float, float], rows: tuple[float, float], height: float) -> Place:
+    """Something stands there, so high above the floor."""
+    x, y = (slice(int(a / FINEST), int(b / FINEST)) for a, b in (columns, rows))
+    place.body.relief[y, x] = int(FLOOR + height)
+    place.body.changed()
+    return place
+
+
+def walk(place, pose, ticks, keys=(1, 0, 0), turn=0.0, state=None):
+    """Poses and moves of one who holds keys."""
+    actions = torch.tensor([[*keys, turn / 8, 0.0]]).float().expand(1, ticks, -1)
+    look = torch.tensor([turn, 0.0]).expand(1, ticks, 2)
+    state = STANDING if state is None else state
+    return place.body.walk(place, torch.tensor([pose]), look, actions, state)
+
+
+def test_speed_grows_to_where_what_is_lost_is_what_is_pushed():
+    place, way = ground(), (100.0, 200.0, 0.0, 0.0, EYE)
+    _, made, state = walk(place, way, 120)
+    assert made[0, -1].tolist() == pytest.approx([0.78125 / 0.09375, 0, 0], abs=1e-3)
+    assert made[0, 0, 0] == pytest.approx(0.78125) and state[0].tolist() == pytest.approx(
+        [8.333, 0, 0, 0, 0, 1], abs=1e-3
+    )
+    _, ran, _ = walk(place, way, 120, (1, 1, 0))
+    assert ran[0, -1, 0] == pytest.approx(2 * 0.78125 / 0.09375, abs=1e-3), "two keys at once have a push of their own"
+    _, made, state = walk(place, way, 80, (0, 0, 0), state=state)
+    assert made[0, 0, 0] == pytest.approx(8.333 * 0.90625, abs=1e-3) and (made[0, -1] == 0).all(), (
+        "and it comes to rest"
+    )
+
+
+def test_speed_keeps_its_direction_when_one_turns():
+    place = ground()
+    _, _, state = walk(place, (100.0, 200.0, 0.0, 0.0, EYE), 60)
+    end, made, _ = walk(place, (100.0, 200.0, 0.0, 0.0, EYE), 1, (0, 0, 0), turn=90.0, state=state)
+    assert end[0, 2] == 90 and made[0, 0].tolist() == pytest.approx([0, -8.3 * 0.90625, 0], abs=0.02), "to the left"
+
+
+@given(st.floats(0, 360), st.floats(60, 150), st.booleans())
+def test_a_wall_stops_a_body_and_lets_it_slide(yaw, start, runs):
+    place = block(ground(), (0, PERIOD), (200, 216), 100)  # all along y = 200
+    pose = (250.0, start, yaw, 0.0, EYE)
+    end, made, state = walk(place, pose, 40, (1, int(runs), 0))
+    assert end[0, 1] <= 200 - RADIUS + 0.01 or yaw < 180, (
+        "not through it; its back is met by who walks north far enough"
+    )
+    free, _, _ = walk(ground(), pose, 40, (1, int(runs), 0))
+    if abs(float(free[0, 1] - start)) < 1:
+        torch.testing.assert_close(end, free), "along it nothing is in the way"
+    assert torch.isfinite(end).all() and torch.isfinite(state).all() and made.shape == (1, 40, 3)
+
+
+def test_a_body_touches_the_wall_and_goes_along_it_with_what_is_left():
+    place = block(ground(), (0, PERIOD), (300, 316), 100)
+    end, made, _ = walk(place, (100.0, 200.0, 315.0, 0.0, EYE), 60)
+    assert 300 - RADIUS - 1 < end[0, 1] <= 300 - RADIUS
+    left = 31 / 32  # of its speed, each time it slides
+    assert made[0, -1, :2].norm() == pytest.approx(0.5524 * left / (1 - 0.90625 * left), rel=0.02)
+    head_on, made, _ = walk(place, (100.0, 200.0, 270.0, 0.0, EYE), 60)
+    assert 300 - RADIUS - 1 < head_on[0, 1] <= 300 - RADIUS and made[0, -1, :2].norm() < 0.1
+
+
+def test_a_low_step_is_climbed_and_a_high_one_jumped_on():
+    for height, there in ((16, True), (24, True), (28, False), (40, False)):
+        place = block(ground(), (200, 400), (100, 300), height)
+        end, _, _ = walk(place, (120.0, 200.0, 0.0, 0.0, EYE), 40)
+        assert (end[0, 0] > 200 and end[0, 4] == EYE + height) == there, height
+        assert there or 200 - RADIUS - 1 < end[0, 0] <= 200 - RADIUS
+    place = block(ground(), (200, 400), (100, 300), 40)
+    _, _, state = walk(ground(), (100.0, 200.0, 0.0, 0.0, EYE), 60)
+    end, _, state = walk(place, (140.0, 200.0, 0.0, 0.0, EYE), 1, (1, 0, 1), state=state)
+    end, _, _ = walk(place, end[0].tolist(), 14, state=state)
+    assert end[0, 0] > 200 and end[0, 4] == EYE + 40
+    end, _, state = walk(place, (170.0, 200.0, 0.0, 0.0, EYE), 1, (1, 0, 1))
+    _, made, _ = walk(ground(), end[0].tolist(), 19, (0, 0, 0), state=state)
+    assert made[0, :, 2].tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8, 0, 0], "one tick late"
+
+
+def test_who_walks_off_an_edge_falls_and_keeps_the_speed():
+    place = block(ground(), (0, 200), (0, PERIOD), 40)
+    speed = torch.tensor([[8.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+    end, made, _ = walk(place, (210.0, 200.0, 0.0, 0.0, EYE + 40), 14, (0, 0, 0), state=speed)
+    assert made[0, :10, 2].tolist() == [0, 0, -2, -3, -4, -5, -6, -7, -8, -5] and end[0, 4] == EYE
+    assert made[0, 2:9, 0].std() < 1e-3 and made[0, -1, 0] < 0.8 * made[0, 5, 0], "until the ground has it again"
+
+
+def test_nobody_walks_where_nobody_knows_the_ground_and_who_is_inside_may_leave():
+    place = ground()
+    place.body.relief[:, 60:] = UNKNOWN
+    place.body.changed()
+    assert place.body.standing(place, torch.tensor([245.0, 100.0])) == NOWHERE
+    end, _, _ = walk(place, (200.0, 200.0, 0.0, 0.0, EYE), 40)
+    assert 240 - RADIUS - 1 < end[0, 0] <= 240 - RADIUS
+    out, _, _ = walk(place, (260.0, 200.0, 180.0, 0.0, EYE), 60)
+    assert out[0, 0] < 240 - RADIUS and out[0, 4] == EYE
+
+
+def test_a_walk_begins_as_fast_as_the_keys_are_in_the_end():
+    """Pictures do not tell how fast one is; a recorded walk is under way, and who has pressed nothing yet stands."""
+    place, pose, unknown = ground(), (100.0, 200.0, 30.0, 0.0, EYE), torch.zeros(1, STATE)
+    _, made, state = walk(place, pose, 2, state=unknown)
+    assert made[0, :, 0].tolist() == pytest.approx([8.333, 8.333], abs=1e-3) and state[0, -1] == 1
+    _, made, state = walk(place, pose, 1, (0, 0, 0), state=unknown)
+    assert (made == 0).all()
+    assert walk(place, pose, 1, state=state)[1][0, 0, 0] == pytest.approx(0.78125)
+
+
+def test_a_place_goes_on_beyond_its_period():
+    place = block(ground(), (100, 116), (0, PERIOD), 100)
+    one = walk(place, (500.0, 40.0, 0.0, 0.0, EYE), 60)[0]
+    assert 100 - RADIUS - 1 < one[0, 0] <= 100 - RADIUS
+    torch.testing.assert_close(walk(place, (-12.0, 40.0 + PERIOD, 0.0, 0.0, EYE), 60)[0], one)
+
+
+def test_many_walk_as_one_and_in_parts_as_in_whole():
+    place = block(ground(), (180, 240), (90, 260), 48)
+    generator = torch.Generator().manual_seed(3)
+    pose = torch.rand(6, 5, generator=generator) * torch.tensor([512, 512, 360, 10, 0]) + torch.tensor(
+        [0, 0, 0, 0, EYE]
+    )
+    actions = (torch.rand(6, 16, 5, generator=generator) < 0.6).float()
+    look = torch.rand(6, 16, 2, generator=generator) * 8 - 4
+    whole = place.body.walk(place, pose, look, actions, torch.zeros(6, STATE))
+    for k in range(6):
+        alone = place.body.walk(place, pose[k : k + 1], look[k : k + 1], actions[k : k + 1], torch.zeros(1, STATE))
+        for one, many in zip(alone, whole, strict=True):
+            torch.testing.assert_close(one[0], many[k])
+    first = place.body.walk(place, pose, look[:, :8], actions[:, :8], torch.zeros(6, STATE))
+    second = place.body.walk(place, first[0], look[:, 8:], actions[:, 8:], first[2])
+    torch.testing.assert_close(second[0], whole[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(second[2], whole[2], atol=1e-3, rtol=0)
+
+
+def test_where_it_is_tells_how_fast_a_body_was():
+    place = ground()
+    speed, pose = torch.tensor([[9.0, -5.0, 0.0, 0.0, 0.0, 1.0]]), (500.0, 300.0, 30.0, 0.0, EYE)
+    true, _, after = walk(place, pose, 4, state=speed)
+    taken, _, wrong = walk(place, pose, 4)
+    found = place.body.corrected(place, wrong, taken, true)
+    torch.testing.assert_close(found, after, atol=1e-3, rtol=0)
+    assert torch.equal(place.body.corrected(place, after, true, true), after)
+    elsewhere = torch.tensor([[100.0, 100.0, 0.0, 0.0, EYE]])
+    assert (place.body.corrected(place, after, true, elsewhere) == 0).all(), "a new walk"
+
+
+def test_a_body_is_in_float32_wherever_its_world_goes_and_knows_what_it_was_loaded_with():
+    place = ground()
+    half = copy.deepcopy(place).to(torch.bfloat16)
+    assert half.body.push.dtype == torch.float32 and half.ground.dtype == torch.bfloat16
+    assert torch.equal(half.body.push, place.body.push) and half.body.relief.dtype == torch.uint8
+    other = block(ground(), (0, PERIOD), (200, 216), 100)
+    at = torch.tensor([250.0, 205.0])
+    assert place.body.standing(place, at) == EYE
+    place.load_state_dict(other.state_dict())
+    assert place.body.standing(place, at) == EYE + 100, "not what it was before"
+    assert place.walkable(torch.tensor([[250.0, 205.0], [250.0, 150.0]])).tolist() == [False, True]
+
+
+def test_pairs_are_of_keys_held_at_once():
+    told = both(torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))
+    assert told.shape == (2, pairs_of(3)) and told.tolist() == [[1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1]]
