@@ -55,6 +55,11 @@ class Eye:
         self.pace = self.turn.stand(self.picture) if pace is None else pace
 
     @torch.no_grad()
+    def stand_at(self, pose: Tensor) -> None:
+        """Go on from other poses (B, 5) of worlds that are one place; elsewhere nothing changes."""
+        self.pace = self.turn.at(self.pace, pose)
+
+    @torch.no_grad()
     def see(self, latent: Tensor) -> None:
         """Decode the next normalised latents (B, C, H, W)."""
         self._show(latent.to(self.picture), False)

@@ -167,6 +167,25 @@ def tiny_place(tiny_parallax) -> Parallax:
 
 
 @pytest.fixture(scope="session")
+def embodied():
+    """A function that gives the same place with a body that nobody had to find."""
+    return _embodied
+
+
+def _embodied(parallax: Parallax) -> Parallax:
+    made = Parallax(dataclasses.replace(parallax.config, bodily=True)).requires_grad_(False)
+    begin_with(made, parallax, "test")
+    body, generator = made.body, torch.Generator().manual_seed(9)
+    body.relief.copy_(torch.where(torch.rand(body.relief.shape, generator=generator) < 0.002, 200, 24))
+    body.stature.fill_(41.0)
+    body.push.copy_(torch.rand(body.push.shape, generator=generator) - 0.5)
+    body.lift.copy_(8 * torch.rand(body.lift.shape, generator=generator).round())
+    body.fall.copy_(torch.tensor([1.125, -2.0, 1.0, -1.0]))
+    body.changed()
+    return made.eval()
+
+
+@pytest.fixture(scope="session")
 def tokenizer_run(tiny_vae, tmp_path_factory):
     """A folder as the tokenizer stage leaves it."""
     folder = tmp_path_factory.mktemp("tokenizer_run")

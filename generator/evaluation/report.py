@@ -4,7 +4,8 @@ Shape key: T video frames, Y, X video size, F latent frames.
 `tokenizer`  every picture of the real clip, encoded and decoded (LPIPS: the last picture of each latent frame).
 `next`       each latent frame generated from its true past, decoded after true latents (LPIPS as above).
 `rollout_1s`, `rollout_4s`  the pictures of latent frames 6 and 24 of a free rollout from the clip's first frame
-             alone under its own actions; null when the clips are shorter.
+             alone under its own actions (in worlds that are one place it also stands where the recorded walk did
+             before its first two latent frames, which tells how fast it is); null when the clips are shorter.
 `halves`     pictures of one half of the split against those of the other half: what knowing nothing scores, the floor.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
 Every `psnr` is that of the mean squared error over all pictures of all clips, so that stills, which the baselines get
@@ -38,6 +39,7 @@ import torch
 from controls.errors import UserError
 from generator.checkpoint import Weights
 from generator.data.clips import Clip, Dataset
+from generator.data.latents import PLAN
 from generator.evaluation import along, place_walks
 from generator.evaluation.control import Walk, measure_control
 from generator.evaluation.drift import STATIC, Drift, Plan, measure_drift
@@ -119,6 +121,11 @@ class Stretch:
     def driven(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Its keys (T, K) and look (T, 2)."""
         return self.clip.keys[: len(self.frames)], self.clip.look[: len(self.frames)]
+
+    @property
+    def stood(self) -> npt.NDArray[np.float32]:
+        """Its poses (T, 5), as worlds that are one place take them."""
+        return self.clip.pose[: len(self.frames), PLAN]
 
     @property
     def walk(self) -> Walk:
@@ -291,7 +298,7 @@ def judge(walker: Walker, stretch: Stretch, scores: Scores, stills: Stills, seed
             baselines.add("next", k, k - 1, every=False)
             rebuilt.append(again[-1])
             following.append(guess[-1])
-    pictures = led(walker, frames[0], *stretch.driven, seed)
+    pictures = led(walker, frames[0], *stretch.driven, seed, stretch.stood)
     for name, k in HORIZONS.items():
         if k * ticks < count:
             part = slice(1 + (k - 1) * ticks, 1 + k * ticks)

@@ -22,6 +22,7 @@ import numpy as np
 
 from controls.errors import UserError
 from generator.data.clips import Clip, Dataset
+from generator.data.latents import PLAN
 from generator.evaluation.frechet import Features, apart, fit
 from generator.evaluation.fvd import I3D, features, pieces
 from generator.evaluation.quality import decoded, prepare
@@ -93,4 +94,5 @@ def _versions(walker: Walker, clip: Clip, window: Window, seed: int) -> dict[str
     keys, look, weights = clip.keys[part], clip.look[part], walker.weights
     inputs = prepare(weights, frames, keys, look, clip.pose[part])
     rebuilt = np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
-    return {"real": frames, "rebuilt": rebuilt, "free": led(walker, frames[0], keys, look, seed)}
+    free = led(walker, frames[0], keys, look, seed, clip.pose[part, PLAN])
+    return {"real": frames, "rebuilt": rebuilt, "free": free}

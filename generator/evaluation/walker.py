@@ -32,6 +32,9 @@ from generator.training.windows import to_frames
 Pixels = npt.NDArray[np.uint8]
 Keys = npt.NDArray[np.uint8]
 Look = npt.NDArray[np.float32]
+Poses = npt.NDArray[np.float32]
+
+BEGUN = 2  # latent frames
 
 
 class Walks(Protocol):
@@ -47,14 +50,21 @@ class Walks(Protocol):
     def step(self, action: Action) -> Pixels:
         """The video frames of one latent frame: (ticks, Y, X, 3)."""
 
+    def stand_at(self, pose: Poses) -> None:
+        """Be at another pose (5,) from here on, where the world is one place."""
 
-def led(world: Walks, picture: Pixels, keys: Keys, look: Look, seed: int) -> Pixels:
+
+def led(world: Walks, picture: Pixels, keys: Keys, look: Look, seed: int, pose: Poses | None = None) -> Pixels:
     """A free rollout from a picture (Y, X, 3) under the ticks of a clip that begins with it: (T, Y, X, 3).
 
-    keys (T, K) and look (T, 2), whose first row is the picture's own; whole latent frames.
+    keys (T, K) and look (T, 2), whose first row is the picture's own; whole latent frames. With its poses (T, 5), as
+    worlds that are one place take them, the walk stands where the recorded one did before its first BEGUN latent
+    frames: one picture does not tell how fast it goes.
     """
     shown, ticks = [world.reset(picture, seed)], world.spec.ticks
     for k in range(1, len(keys), ticks):
+        if pose is not None and k <= BEGUN * ticks:
+            world.stand_at(pose[k - 1])
         shown.append(world.step(Action(keys[k : k + ticks], look[k : k + ticks])))
     return np.concatenate(shown)
 
@@ -89,6 +99,10 @@ class Walker:
         ahead = self.eye.ahead(turned, actions) if self.weights.dit.config.reproject else None
         self.eye.see(self._next(actions, moved, ahead))
         return to_frames(self.eye.video[0])
+
+    def stand_at(self, pose: Poses) -> None:
+        """See `Walks`."""
+        self.eye.stand_at(torch.from_numpy(pose)[None].float())
 
     def _next(self, actions: Tensor, rays: Tensor, ahead: Tensor | None) -> Tensor:
         dit = self.weights.dit

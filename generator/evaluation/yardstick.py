@@ -73,7 +73,7 @@ class Yardstick:
         stretches = [stretch_of(self.dataset.clip(index), world.spec.ticks) for index in self._clips()]
         made, energy = [], np.zeros(2)
         for seed, stretch in enumerate(stretches):
-            pictures = led(world, stretch.frames[0], *stretch.driven, seed)
+            pictures = led(world, stretch.frames[0], *stretch.driven, seed, stretch.stood)
             made.append(stretch.driving(pictures))
             energy += [motion_energy(pictures), motion_energy(stretch.frames)]
             say(f"clip {seed + 1} of {len(stretches)}")

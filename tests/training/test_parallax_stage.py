@@ -15,6 +15,7 @@ from generator.data.clips import Dataset
 from generator.data.collect import collect
 from generator.data.encoding import encode_dataset
 from generator.data.latents import PLAN, LatentClips, parallax_hash
+from generator.tokenizer.body import UNKNOWN
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.training import adaptation, parallax
 from generator.training.ego_learning import ego_motion, walk_of
@@ -242,7 +243,7 @@ def test_known_depth_teaches_and_resumes(houses, tmp_path):
 def test_the_ego_motion_alone_may_learn_in_a_place_that_is_kept(data_set, place_folder, tmp_path):
     before = load_parallax(place_folder)
     sizes = {"period": before.config.period, "checkered": True, "levels": before.config.levels, "recall": 0.4}
-    config = settings(data_set, start=str(place_folder), ego_from=0.0, kept=True, **sizes)
+    config = settings(data_set, start=str(place_folder), ego_from=0.0, kept=True, bodily=False, **sizes)
     train(config, tmp_path, stop_after=3, quiet=True)
     old, new = before.state_dict(), load_parallax(tmp_path).state_dict()
     changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
@@ -250,11 +251,43 @@ def test_the_ego_motion_alone_may_learn_in_a_place_that_is_kept(data_set, place_
     assert {name for name in changed if name.startswith("place.")} <= {"place.ground", "place.floor", "place.map.eye"}
 
 
+def test_a_body_is_found_at_once_in_a_place_that_is_kept(data_set, place_folder, tmp_path):
+    """Nothing is learned in steps then, and the same command again changes nothing."""
+    before = load_parallax(place_folder)
+    sizes = {"period": before.config.period, "checkered": True, "levels": before.config.levels, "recall": 0.4}
+    config = settings(data_set, start=str(place_folder), ego_from=0.0, kept=True, **sizes)
+    train(config, tmp_path / "body", quiet=True)
+    made, old = load_parallax(tmp_path / "body"), before.state_dict()
+    assert made.ego is None and made.body is not None and (made.body.relief != UNKNOWN).any()
+    changed = {name for name, value in made.state_dict().items() if name in old and not torch.equal(value, old[name])}
+    assert changed <= {"place.ground", "place.floor", "place.map.eye"}
+    rows = [json.loads(line) for line in (tmp_path / "body" / "metrics.jsonl").read_text().splitlines()]
+    assert {"body_off", "body_free"} <= set(rows[0]) and rows[-1]["ego_error"] >= 0
+    train(config, tmp_path / "body", quiet=True)
+    again = load_parallax(tmp_path / "body").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in made.state_dict().items())
+
+
+def test_a_place_learns_its_map_then_its_body_and_then_to_be_found(data_set, place_folder, tmp_path):
+    before = load_parallax(place_folder)
+    sizes = {"period": before.config.period, "checkered": True, "levels": before.config.levels, "recall": 0.4}
+    config = settings(data_set, start=str(place_folder), mapped=4, **sizes)
+    train(config, tmp_path / "whole", quiet=True)
+    train(config, tmp_path / "parts", stop_after=4, quiet=True)
+    train(config, tmp_path / "parts", quiet=True)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    made = load_parallax(tmp_path / "whole").state_dict()
+    assert any(
+        not torch.equal(made[name], value)
+        for name, value in before.place.localiser.state_dict(prefix="place.localiser.").items()
+    )
+
+
 def test_walks_that_were_looked_at_before_the_map_was_made_are_told_of_it_after(data_set, place_folder, tmp_path):
     """The bug: an evaluation at the step on which the map is made kept what the map had said before."""
     before = load_parallax(place_folder)
     sizes = {"period": before.config.period, "checkered": True, "levels": before.config.levels, "recall": 0.4}
-    run = open_run(settings(data_set, start=str(place_folder), mapped=4, **sizes), tmp_path)
+    run = open_run(settings(data_set, start=str(place_folder), mapped=4, bodily=False, **sizes), tmp_path)
     old = walk_of(run, 0)[1].clone()
     parallax.make_map(run)
     where = torch.from_numpy(run.clip(0).pose[:-1:4][:, PLAN]).float()[: len(old) // 4]
