@@ -97,7 +97,7 @@ def parallax_hash(parallax: Parallax | None) -> str:
     """SHA-256 that names what moves a parallax's pictures, as a weights folder keeps it; empty without one."""
     if parallax is None:
         return ""
-    made_by = ("place.map.",) if parallax.recalls else ()
+    made_by = ("place.body.", *(("place.map.",) if parallax.recalls else ()))
     tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith("place.")]
     tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
     return hashlib.sha256(b"".join(n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors)).hexdigest()

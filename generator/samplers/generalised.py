@@ -23,7 +23,7 @@ from torch import Tensor
 from generator.samplers.grids import between_ends
 from generator.samplers.learned_times import Distance, Mode, Pairs, clipped, ends, fractions, logits_of, recomputed
 from generator.samplers.paths import NoisePath
-from generator.samplers.solvers import FLOW, Network, Solver, dpm_solver_pp, lay
+from generator.samplers.solvers import ADAMS_BASHFORTH, FLOW, Network, Solver, dpm_solver_pp, lay
 
 Parameters = dict[str, Tensor]
 
@@ -46,6 +46,35 @@ def step_weights(times: Tensor, path: Any) -> tuple[Tensor, Tensor]:
     decay = torch.stack([grid.decay_and_gain(i)[0] for i in range(steps)])
     rows = torch.cat(seen)
     return decay, rows[1:] - decay[:, None] * rows[:-1]
+
+
+def ipndm_weights(times: Tensor, told: Tensor, order: int, path: NoisePath) -> tuple[Tensor, Tensor]:
+    """What iPNDM of this order gives each new state on times (S + 1,) whose network is told others: the weights of all
+    past states and of all past predictions of the data, both (S, S). Noise is what a state and its prediction leave.
+    """
+    grid = lay(times, path, told)
+    states, outputs = (torch.zeros(grid.steps, grid.steps, dtype=torch.float64) for _ in range(2))
+    alpha, sigma = path.alpha(grid.network_times), path.sigma(grid.network_times)
+    for i in range(grid.steps):
+        if grid.is_noise(i):
+            outputs[i, i], share = grid.alpha[i + 1], grid.sigma[i + 1]
+        else:
+            ratio = grid.alpha[i + 1] / grid.alpha[i]
+            states[i, i], share = ratio, grid.sigma[i + 1] - ratio * grid.sigma[i]
+        for back, weight in enumerate(ADAMS_BASHFORTH[min(order, i + 1)]):
+            j = i - back
+            states[i, j] += share * weight / sigma[j]
+            outputs[i, j] -= share * weight * alpha[j] / sigma[j]
+    return states, outputs
+
+
+def as_corrections(times: Tensor, told: Tensor, order: int, path: NoisePath) -> Parameters:
+    """What `begin_generalised` begins from to be iPNDM of this order on times (S + 1,) with network times `told`."""
+    decay, weights = step_weights(times.double(), path)
+    states, outputs = ipndm_weights(times, told, order, path)
+    offsets = (told.double() - times.double())[1:-1]
+    theta = theta_of(path, times)
+    return {"theta": theta, "offsets": offsets, "states": states - decay.diag(), "outputs": outputs - weights}
 
 
 def generalised(states: Tensor, outputs: Tensor, base: tuple[Tensor, Tensor] | None = None) -> Solver:
@@ -232,9 +261,17 @@ class Fit:
 
 
 def begin_generalised(
-    path: NoisePath, start: Tensor, distance: Distance, train: Pairs, held: Pairs, config: FitConfig
+    path: NoisePath,
+    start: Tensor,
+    distance: Distance,
+    train: Pairs,
+    held: Pairs,
+    config: FitConfig,
+    began: Parameters | None = None,
 ) -> Fit:
-    """GS from the times to begin from (S + 1,), before its first update. S >= 2."""
+    """GS from the times to begin from (S + 1,), S >= 2, before its first update; DPM-Solver++(3M) there, unless it
+    `began` otherwise (`as_corrections`).
+    """
     steps, scale = len(start) - 1, start_scale(path)
     assert steps >= 2, f"{steps} steps leave no time to learn"
     zeros, theta = torch.zeros(steps, steps, dtype=torch.float64), theta_of(path, start)
@@ -243,8 +280,8 @@ def begin_generalised(
         times, told = product_grid(path, now["theta"], now["offsets"])
         return generalised(now["states"], now["outputs"])(network, noise * scale, times, path, told)
 
-    began = {"theta": theta, "offsets": torch.zeros_like(theta), "states": zeros, "outputs": zeros.clone()}
-    return Fit(config, distance, sample, began, train, held)
+    plain = {"theta": theta, "offsets": torch.zeros_like(theta), "states": zeros, "outputs": zeros.clone()}
+    return Fit(config, distance, sample, began or plain, train, held)
 
 
 def fit_generalised(

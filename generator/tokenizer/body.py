@@ -99,6 +99,12 @@ class Body(nn.Module):
         """The pose (n, 5) after look (n, ticks, 2) in degrees and encoded actions (n, ticks, P), the moves
         (n, ticks, 3) forward, right and up in map units that were made, and the state (n, STATE) afterwards.
         """
+        with torch.autocast(pose.device.type, enabled=False):
+            return self._walk(place, pose, look, actions, state)
+
+    def _walk(
+        self, place: Place, pose: Tensor, look: Tensor, actions: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         pose, state = pose.float(), state.float()
         plan, yaw, height = pose[:, :2], pose[:, 2], pose[:, 4]
         (rise, flown, flew, known), made = state[:, 2:].unbind(-1), []

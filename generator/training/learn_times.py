@@ -42,6 +42,8 @@ from generator.training.times_methods import (
     settings_of,
 )
 
+WHOLE = "begun as it is"  # among the losses: another sampler with its own solver and network times
+
 
 def load_teacher(config: TimesTraining) -> Weights:
     """The teacher's weights; UserError when they were trained to be asked at t = 1 only."""
@@ -238,8 +240,10 @@ def begin(
     """The way to learn, from the best of the grids by validation, and their losses; known losses are not made again."""
     train, held = pairs["train"], pairs["held"]
 
+    whole: Sampler | None = None
+
     def method(start: Tensor | None, unit: float = 1.0) -> Method:
-        return open_method(config, distance, train, held, start, unit)
+        return open_method(config, distance, train, held, start, unit, whole)
 
     grids: dict[str, Tensor] = {}
     if losses is None:
@@ -249,6 +253,11 @@ def begin(
             losses = {name: work.validate() for name, work in tried.items()}
         else:
             losses = {n: held_loss(distance, held, Sampler(*config.base, t, t)) for n, t in grids.items()}
+        if config.method == "gs" and (begun := begun_sampler(config, weights)) and begun.name == "ipndm":
+            losses[WHOLE] = held_loss(distance, held, begun)
+            if losses[WHOLE] <= min(losses.values()):
+                whole = begun
+                grids[WHOLE] = begun.times
     best = min(losses, key=lambda name: losses[name])
     unit = losses[best] if config.distance != "lpips" and losses[best] > 0 else 1.0
     return method(grids.get(best), unit), losses
@@ -262,12 +271,19 @@ def candidates(config: TimesTraining, weights: Weights, train: Pairs) -> dict[st
     grids = hand_made(steps, weights.config.shift)
     if config.fitted:
         grids |= fitted(config, train, solver_named(*config.base))
-    if config.begin:
-        begun = load_sampler(Path(config.begin), weights.hash).sampler
-        if len(begun.times) != steps + 1:
-            raise UserError(f"The grid {config.begin!r} has {len(begun.times) - 1} intervals, not {steps}.")
+    if begun := begun_sampler(config, weights):
         grids["begun"] = begun.times
     return grids
+
+
+def begun_sampler(config: TimesTraining, weights: Weights) -> Sampler | None:
+    """What the file `begin` holds, if there is to be one; UserError when it is for another number of intervals."""
+    if not config.begin:
+        return None
+    begun, steps = load_sampler(Path(config.begin), weights.hash).sampler, intervals(config.base[0], config.nfe)
+    if len(begun.times) != steps + 1:
+        raise UserError(f"The grid {config.begin!r} has {len(begun.times) - 1} intervals, not {steps}.")
+    return begun
 
 
 def finish(run: TimesRun) -> LearnedSampler:

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
-from generator.samplers.generalised import Fit, FitConfig, begin_curve, begin_generalised, curve_times, product_grid
+from generator.samplers.generalised import (
+    Fit,
+    FitConfig,
+    as_corrections,
+    begin_curve,
+    begin_generalised,
+    curve_times,
+    product_grid,
+)
 from generator.samplers.grids import uniform_time
 from generator.samplers.learned_times import Distance, LearnConfig, Learner, Pairs, logits_of
 from generator.samplers.sampler import FEWEST, FLOW, LEARNED, MOST, Sampler, intervals, solver_fault
@@ -36,7 +44,7 @@ class TimesTraining:
 
     LD3 unless the solver is gs, or `curve` asks for one curve that serves every number of calls. `updates`, `fit_batch`
     and `fit_rate` (0: the method's own) are those of GS and of the curve. `begin` is a learned grid to begin from, if
-    it is better than the hand-made ones.
+    it is better than the hand-made ones; GS also begins from all of its iPNDM, where that is better still.
     """
 
     weights: str
@@ -164,15 +172,22 @@ class Method:
 
 
 def open_method(
-    config: TimesTraining, distance: Distance, train: Pairs, held: Pairs, start: Tensor | None, unit: float
+    config: TimesTraining,
+    distance: Distance,
+    train: Pairs,
+    held: Pairs,
+    start: Tensor | None,
+    unit: float,
+    whole: Sampler | None = None,
 ) -> Method:
     """A way to learn, before its first update. start (S + 1,): where it begins (S is CONTROLS for the curve), if
-    nothing is restored into it; unit: see `LearnConfig`.
+    nothing is restored into it; unit: see `LearnConfig`; whole: an iPNDM that GS begins from in place of that.
     """
     name, steps = config.method, CONTROLS if config.method == "curve" else intervals(config.solver, config.nfe)
     begin = uniform_time(FLOW, steps) if start is None else start
     if name == "gs":
-        fit = begin_generalised(FLOW, begin, distance, train, held, config.fitting())
+        began = None if whole is None else as_corrections(whole.times, whole.network_times, whole.order, FLOW)
+        fit = begin_generalised(FLOW, begin, distance, train, held, config.fitting(), began)
         return Method(fit, lambda: generalised_sampler(fit))
     solver = solver_named(config.solver, config.order)
     if name == "ld3":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from generator.samplers.generalised import (
     FitConfig,
+    as_corrections,
     begin_curve,
     begin_generalised,
     curve_times,
@@ -45,6 +46,22 @@ def test_without_corrections_it_is_dpm_solver(path, steps, make_mixture):
     network = mixture.network(path)
     made = generalised(zeros, zeros)(network, x, times, path, told)
     torch.testing.assert_close(made, dpm_solver_pp(3)(network, x, times, path, told), rtol=1e-9, atol=1e-9)
+
+
+@every_path
+@pytest.mark.parametrize(("steps", "order"), [(2, 1), (4, 3), (6, 4)])
+def test_with_corrections_it_is_ipndm_to_begin_with(path, steps, order, make_mixture):
+    mixture = make_mixture(3, 4, 0.7)
+    x = mixture.start(path, torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double())
+    times = quadratic_time(path, steps)
+    told = times.clone()
+    told[1:-1] *= 1.001
+    network = mixture.network(path)
+    began = as_corrections(times, told, order, path)
+    grid, asked = product_grid(path, began["theta"], began["offsets"])
+    torch.testing.assert_close((grid, asked), (times, told), rtol=1e-9, atol=1e-9)
+    made = generalised(began["states"], began["outputs"])(network, x, grid, path, asked)
+    torch.testing.assert_close(made, ipndm(order)(network, x, times, path, told), rtol=1e-6, atol=1e-6)
 
 
 def test_corrections_by_hand():

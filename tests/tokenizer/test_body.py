@@ -179,6 +179,15 @@ def test_where_it_is_tells_how_fast_a_body_was():
     assert (place.body.corrected(place, after, true, elsewhere) == 0).all(), "a new walk"
 
 
+def test_clips_that_are_encoded_in_bf16_walk_as_exactly():
+    """The bug: within autocast the pushes were bf16."""
+    place, pose = ground(), (100.0, 200.0, 30.0, 0.0, EYE)
+    due = walk(place, pose, 8, (1, 1, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        made = walk(place, pose, 8, (1, 1, 1))
+    assert all(torch.equal(one, other) for one, other in zip(made, due, strict=True))
+
+
 def test_a_body_is_in_float32_wherever_its_world_goes_and_knows_what_it_was_loaded_with():
     place = ground()
     half = copy.deepcopy(place).to(torch.bfloat16)

@@ -194,6 +194,7 @@ def test_gs_begins_from_a_grid_and_is_never_worse(fresh, smooth_folder, tmp_path
     assert float(back.corrections[0].abs().sum()) > 0 and float(back.corrections[1].triu(1).abs().sum()) == 0
     others = [loss for name, loss in learned.losses.items() if name != "learned"]
     assert "begun" in learned.losses and learned.losses["learned"] < min(others)
+    assert learned.losses["begun as it is"] == pytest.approx(begun.losses["learned"])
     assert begun.sampler.name == "ipndm"
     with pytest.raises(UserError, match="has 3 intervals, not 4"):
         learn_times.train(dataclasses.replace(again, nfe=4, run=str(tmp_path / "other")), quiet=True)
