@@ -17,6 +17,7 @@ from generator.evaluation.along import Plan, measure_along, second_differences
 from generator.evaluation.page import render
 from generator.evaluation.quality import Scores, sharpness
 from generator.evaluation.report import Settings, evaluate
+from generator.evaluation.walker import Walker, led
 from generator.runtime.gpu_graphs import GraphRunner
 from generator.runtime.gpu_reprojection import GpuReprojection
 from generator.world import World
@@ -245,3 +246,32 @@ def test_plans_that_measure_nothing_are_refused(place_folder, data_set, changes,
 def test_a_world_that_is_no_place_is_refused(world_folder, data_set):
     with pytest.raises(UserError, match="--along is for worlds that are one place"):
         evaluate(world_folder, data_set, Settings(clips=1, split="train", along=2, threads=1))
+
+
+def test_a_rollout_that_is_led_by_poses_begins_where_and_as_fast_as_the_recorded_walk(place_folder, embodied, walked):
+    """It is put there before its first two latent frames and free after them; nobody had told it how fast it was."""
+    weights = load_weights(place_folder)
+    weights = dataclasses.replace(weights, parallax=embodied(weights.parallax))
+    place, body = weights.parallax.place, weights.parallax.body
+    body.relief.fill_(24)
+    body.changed()
+    keys, look = np.zeros((13, 8), np.uint8), np.zeros((13, 2), np.float32)
+    recorded, state = [torch.tensor([[100.0, 200.0, 30.0, 0.0, 0.0]])], torch.tensor([[9.0, -5.0, 0.0, 0.0, 0.0, 1.0]])
+    for _ in range(3):
+        end, _, state = body.walk(place, recorded[-1], torch.zeros(1, 4, 2), torch.zeros(1, 4, 10), state)
+        recorded.append(end)
+    poses = torch.cat(recorded).repeat_interleave(4, 0).numpy()[:13]
+    walker, picture = Walker(weights), walked.clip(0).frames(0, 1)[0]
+    led(walker, picture, keys, look, 0, poses)
+    torch.testing.assert_close(weights.parallax.pose(walker.eye.pace), recorded[-1], atol=1e-2, rtol=0)
+    led(walker, picture, keys, look, 0)
+    assert (weights.parallax.pose(walker.eye.pace) - recorded[-1])[0, :2].norm() > 5
+
+
+def test_a_walker_and_a_world_that_are_put_somewhere_see_the_same(place_folder, walked):
+    walker, world = Walker(load_weights(place_folder)), World(place_folder, "torch-fp32", 1)
+    picture, action = walked.clip(0).frames(0, 1)[0], Action(np.ones((4, 8), np.uint8), np.ones((4, 2), np.float32))
+    for each in (walker, world):
+        each.reset(picture, 4)
+        each.stand_at(np.float32(POSE))
+    assert np.array_equal(walker.step(action), world.step(action))
