@@ -5,7 +5,8 @@ Shape key: T video frames, Y, X video size, F latent frames.
 `next`       each latent frame generated from its true past, decoded after true latents (LPIPS as above).
 `rollout_1s`, `rollout_4s`  the pictures of latent frames 6 and 24 of a free rollout from the clip's first frame
              alone under its own actions (in worlds that are one place it also stands where the recorded walk did
-             before its first two latent frames, which tells how fast it is); null when the clips are shorter.
+             before its first two latent frames, which tells how fast it is); null when the clips are shorter. There
+             `.away` and `.away_half` are how far it then is from the recorded walk, mean and median, in map units.
 `halves`     pictures of one half of the split against those of the other half: what knowing nothing scores, the floor.
 `baseline.repeat`, `baseline.shift`  the last known picture again, or turned by the commanded look, for the same three.
 Every `psnr` is that of the mean squared error over all pictures of all clips, so that stills, which the baselines get
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ from generator.training.perceptual import Lpips
 from generator.world import World
 
 HORIZONS = {"rollout_1s": 6, "rollout_4s": 24}  # latent frames; 24 is as far as a rollout goes here
+Standing = tuple[float, float, float] | None
 FAMILIES = ("tokenizer", "next", *HORIZONS)
 ENOUGH = 256  # windows of a hand that FVD should have
 SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between their pictures
@@ -138,6 +140,28 @@ class Stretch:
         look = self.clip.look[:count]
         pitch = self.clip.pose[0, 4] + np.cumsum(look[:, 1].astype(np.float64))
         return Walk(frames, self.clip.keys[:count], look, pitch)
+
+
+@dataclass
+class Strays:
+    """How far rollouts are from where the recorded walks were, map units by name."""
+
+    away: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, place: Place | None, here: Standing, there: npt.NDArray[np.float32]) -> None:
+        """Compare a pose with a recorded one, where the world is one place."""
+        if place is not None and here is not None:
+            found = place.away(torch.tensor([here]), torch.from_numpy(there)[None].float())
+            self.away.setdefault(name, []).append(float(found))
+
+    def figures(self) -> dict[str, float | None]:
+        """`NAME.away` and `NAME.away_half`, the mean and the median; null in other worlds."""
+        found: dict[str, float | None] = {}
+        for name in HORIZONS:
+            values = self.away.get(name)
+            found[f"{name}.away"] = float(np.mean(values)) if values else None
+            found[f"{name}.away_half"] = float(np.median(values)) if values else None
+        return found
 
 
 def quiet(text: str) -> None:
@@ -254,11 +278,11 @@ def clip_figures(
     chosen, weights, spec = clips[: settings.clips], walker.weights, walker.spec
     rest = clips[len(chosen) :]
     others = [rest[i * len(rest) // len(chosen)] for i in range(len(chosen))] if len(rest) >= len(chosen) else rest
-    stills, sheets = Stills(network), []
+    stills, strays, sheets = Stills(network), Strays(), []
     real, made, energy = [], [], np.zeros(2)
     for seed, index in enumerate(chosen):
         stretch = stretch_of(dataset.clip(index), spec.ticks)
-        pictures = judge(walker, stretch, scores, stills, seed)
+        pictures = judge(walker, stretch, scores, stills, strays, seed)
         real.append(stretch.walk)
         made.append(stretch.driving(pictures))
         energy += [motion_energy(pictures), motion_energy(stretch.frames)]
@@ -274,7 +298,7 @@ def clip_figures(
         count = min(len(frames), len(half))
         scores.add("halves", frames[:count], half[:count])
     report: dict[str, Any] = dict.fromkeys((f"{f}.{m}" for f in (*FAMILIES, "halves") for m in ("psnr", "lpips")), None)
-    report |= scores.means() | stills.figures()
+    report |= scores.means() | stills.figures() | strays.figures()
     for name, walks in (("control", made), ("control.real", real)):
         figures = measure_control(walks, spec, walker.camera, walker.fps)
         report |= {f"{name}.{key}": value for key, value in figures.items()}
@@ -282,7 +306,7 @@ def clip_figures(
     return report | {"motion_energy.ratio": ratio, "motion_energy.static": ratio is not None and ratio < STATIC}, sheets
 
 
-def judge(walker: Walker, stretch: Stretch, scores: Scores, stills: Stills, seed: int) -> Pixels:
+def judge(walker: Walker, stretch: Stretch, scores: Scores, stills: Stills, strays: Strays, seed: int) -> Pixels:
     """Score one stretch in every way; returns the pictures of its free rollout (T, Y, X, 3)."""
     frames, clip, ticks = stretch.frames, stretch.clip, stretch.ticks
     count, weights = len(frames), walker.weights
@@ -298,12 +322,15 @@ def judge(walker: Walker, stretch: Stretch, scores: Scores, stills: Stills, seed
             baselines.add("next", k, k - 1, every=False)
             rebuilt.append(again[-1])
             following.append(guess[-1])
-    pictures = led(walker, frames[0], *stretch.driven, seed, stretch.stood)
+    went: list[Standing] = []
+    pictures = led(walker, frames[0], *stretch.driven, seed, stretch.stood, went)
+    place = weights.parallax.place if weights.parallax else None
     for name, k in HORIZONS.items():
         if k * ticks < count:
             part = slice(1 + (k - 1) * ticks, 1 + k * ticks)
             scores.add(name, pictures[part], frames[part])
             baselines.add(name, k, 0)
+            strays.add(name, place, went[k - 1], stretch.stood[k * ticks])
     last = {"floor": frames[ticks::ticks], "ceiling": np.stack(rebuilt), "next": np.stack(following)}
     for name, shown in (last | {"rollout": pictures[ticks::ticks]}).items():
         stills.add(name, shown)

@@ -53,19 +53,33 @@ class Walks(Protocol):
     def stand_at(self, pose: Poses) -> None:
         """Be at another pose (5,) from here on, where the world is one place."""
 
+    @property
+    def pose(self) -> tuple[float, float, float] | None:
+        """Where one is in a world that is one place: x, y in map units, yaw in degrees."""
 
-def led(world: Walks, picture: Pixels, keys: Keys, look: Look, seed: int, pose: Poses | None = None) -> Pixels:
+
+def led(
+    world: Walks,
+    picture: Pixels,
+    keys: Keys,
+    look: Look,
+    seed: int,
+    pose: Poses | None = None,
+    went: list[tuple[float, float, float] | None] | None = None,
+) -> Pixels:
     """A free rollout from a picture (Y, X, 3) under the ticks of a clip that begins with it: (T, Y, X, 3).
 
     keys (T, K) and look (T, 2), whose first row is the picture's own; whole latent frames. With its poses (T, 5), as
     worlds that are one place take them, the walk stands where the recorded one did before its first BEGUN latent
-    frames: one picture does not tell how fast it goes.
+    frames: one picture does not tell how fast it goes. `went` is given where it is after each latent frame.
     """
     shown, ticks = [world.reset(picture, seed)], world.spec.ticks
     for k in range(1, len(keys), ticks):
         if pose is not None and k <= BEGUN * ticks:
             world.stand_at(pose[k - 1])
         shown.append(world.step(Action(keys[k : k + ticks], look[k : k + ticks])))
+        if went is not None:
+            went.append(world.pose)
     return np.concatenate(shown)
 
 
@@ -103,6 +117,12 @@ class Walker:
     def stand_at(self, pose: Poses) -> None:
         """See `Walks`."""
         self.eye.stand_at(torch.from_numpy(pose)[None].float())
+
+    @property
+    def pose(self) -> tuple[float, float, float] | None:
+        """See `Walks`."""
+        found = self.weights.parallax.pose(self.eye.pace) if self.weights.parallax else None
+        return None if found is None else (float(found[0, 0]), float(found[0, 1]), float(found[0, 2]))
 
     def _next(self, actions: Tensor, rays: Tensor, ahead: Tensor | None) -> Tensor:
         dit = self.weights.dit

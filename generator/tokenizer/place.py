@@ -318,9 +318,7 @@ class Place(nn.Module):
 
     def distances(self, found: Tensor, true: Tensor) -> dict[str, float]:
         """How far poses (n, 3 or more) lie from the true ones in map units and degrees, half and most of them."""
-        apart = found[:, None, :2] - true[:, None, :2] + true.new_tensor(self.same)
-        away = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
-        away = away.norm(dim=-1).amin(1)
+        away = self.away(found, true)
         turned = (torch.remainder(found[:, 2] - true[:, 2] + 180, 360) - 180).abs()
         return {
             "place_half": away.median().item(),
@@ -328,6 +326,12 @@ class Place(nn.Module):
             "heading_half": turned.median().item(),
             "heading_most": turned.quantile(0.9).item(),
         }
+
+    def away(self, found: Tensor, true: Tensor) -> Tensor:
+        """How far (n,) in map units poses (n, 2 or more) lie from the true ones, wherever the place is the same."""
+        apart = found[:, None, :2] - true[:, None, :2] + true.new_tensor(self.same)
+        within = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
+        return within.norm(dim=-1).amin(1)
 
     @property
     def same(self) -> list[list[float]]:

@@ -158,3 +158,16 @@ def test_several_splits_are_judged_side_by_side(debug_world, rolling_data, tmp_p
     assert found["halves.lpips"] > 0 and found["halves.psnr"] < 40
     with pytest.raises(UserError, match="no clips in the split 'train'"):
         report.evaluate(debug_world, tmp_path / "data", report.Settings(clips=1, split="held_seed,train"))
+
+
+def test_how_far_rollouts_are_from_recorded_walks(tiny_place):
+    place, strays = tiny_place.place, report.Strays()
+    half = place.period / 2
+    for here in ((100.0, 100.0, 0.0), (103.0, 104.0, 9.0), (half + 100.0, half + 112.0, 0.0)):
+        strays.add("rollout_1s", place, here, np.float32([100, 100, 0, 0, 0]))
+    strays.add("rollout_4s", None, (1.0, 2.0, 3.0), np.float32([0, 0, 0, 0, 0]))
+    strays.add("rollout_4s", place, None, np.float32([0, 0, 0, 0, 0]))
+    assert strays.figures() == {
+        "rollout_1s.away": pytest.approx(17 / 3, abs=1e-4), "rollout_1s.away_half": pytest.approx(5, abs=1e-4),
+        "rollout_4s.away": None, "rollout_4s.away_half": None,
+    }  # fmt: skip
