@@ -97,7 +97,12 @@ class Reprojection:
     @torch.no_grad()
     def reset(self, picture: Pixels) -> None:
         """Stand still where the picture, uint8 (Y, X, 3), shows."""
-        self.pace, self.views = self.turn.stand(self._video(picture)), None
+        self._go_on(self.turn.stand(self._video(picture)))
+        self.views = None
+
+    def _go_on(self, pace: Tensor) -> None:
+        """At another pace (1, Z) from here on."""
+        self.pace = pace
 
     @property
     def pose(self) -> tuple[float, float, float] | None:
@@ -113,7 +118,7 @@ class Reprojection:
         """Go on from another pose (5,): x, y in map units, yaw and pitch in degrees, and the eye's height. What the
         ego-motion remembers stays; nothing changes where the world is no place.
         """
-        self.pace = self._paced(pose)
+        self._go_on(self._paced(pose))
 
     def _paced(self, pose: Sequence[float] | npt.NDArray[Any]) -> Tensor:
         place = self.turn.parallax.place if self.turn.parallax else None
@@ -151,7 +156,7 @@ class Reprojection:
 
     def load(self, state: State) -> None:
         """Continue from `state()`."""
-        self.pace = to_tensor(state["pace"], self.turn.no_pace(1)).reshape(self.pace.shape)
+        self._go_on(to_tensor(state["pace"], self.pace).reshape(self.pace.shape))
 
 
 @dataclass

@@ -9,14 +9,10 @@ Does not know about scenes, players, transformers or decoders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from generator.runtime.backend import Float, Pixels, Reprojection, State, to_bytes, to_tensor
+from generator.runtime.backend import Float, Pixels, Reprojection, to_bytes
 from generator.runtime.eager import eager_encoder
 from generator.runtime.gpu_graphs import GraphRunner, on_gpu
 from generator.tokenizer.place import POSE
@@ -108,20 +104,8 @@ class GpuReprojection(Reprojection):
         self.runner.run("compose", self.compose_body)
         return self.shown.leave()
 
-    @torch.no_grad()
-    def reset(self, picture: Pixels) -> None:
-        """See `backend.Reprojection`."""
-        self.pace.copy_(self.turn.stand(self._video(picture)))
-        self.views = None
-
-    @torch.no_grad()
-    def stand_at(self, pose: Sequence[float] | npt.NDArray[Any]) -> None:
-        """See `backend.Reprojection`."""
-        self.pace.copy_(self._paced(pose))
-
-    def load(self, state: State) -> None:
-        """See `backend.Reprojection`."""
-        self.pace.copy_(to_tensor(state["pace"], self.pace).reshape(self.pace.shape))
+    def _go_on(self, pace: Tensor) -> None:
+        self.pace.copy_(pace)
 
 
 def _video(pictures: Tensor) -> Tensor:

@@ -99,18 +99,12 @@ class Body(nn.Module):
         """The pose (n, 5) after look (n, ticks, 2) in degrees and encoded actions (n, ticks, P), the moves
         (n, ticks, 3) forward, right and up in map units that were made, and the state (n, STATE) afterwards.
         """
-        with torch.autocast(pose.device.type, enabled=False):
-            return self._walk(place, pose, look, actions, state)
-
-    def _walk(
-        self, place: Place, pose: Tensor, look: Tensor, actions: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
         pose, state = pose.float(), state.float()
         plan, yaw, height = pose[:, :2], pose[:, 2], pose[:, 4]
         (rise, flown, flew, known), made = state[:, 2:].unbind(-1), []
         keys = actions[..., : self.keys].float()
         pushes = self.pushes(keys)  # (n, ticks, 2, 2)
-        lifts, look = keys @ self.lift, look.to(plan)
+        lifts, look = (keys * self.lift).sum(-1), look.to(plan)
         speed = torch.lerp(self._usual(pushes[:, 0, 0], yaw + look[:, 0, 0]), state[:, :2], known[:, None])
         for tick in range(look.shape[1]):
             yaw = yaw + look[:, tick, 0]
@@ -157,7 +151,8 @@ class Body(nn.Module):
 
     def pushes(self, keys: Tensor) -> Tensor:
         """What keys (..., K) add to the speed of one who stands and of one who flies, forward and right (..., 2, 2)."""
-        return (both(keys) @ self.push.view(4, -1).T).unflatten(-1, (2, 2))
+        held = both(keys)[..., None, :]  # no matrix product: within autocast it would be rounded
+        return (held * self.push.view(4, -1)).sum(-1).unflatten(-1, (2, 2))
 
     def _under(self, place: Place, plan: Tensor, height: Tensor) -> Tensor:
         """The eye's height (n,) of one who stands at plan positions (n, 2); as it is for one inside of something."""
