@@ -1,7 +1,9 @@
 """A visitor: strolls through a world that is one place as one does who sees where one goes, and turns at walls.
 
 The plain stroll (controls/replay.py) is blind: where walls stop a walk it would look at one for minutes, in a game as
-here, and say nothing of the world. This one asks the ground and the map of the place.
+here, and say nothing of the world. This one asks the ground and the map of the place. And it looks level again after
+looking up or down, as recorded walks do: while it turns away from a wall the stroll's own waves go on without it, and
+what is left of them would add up to the sky or the floor within a minute.
 
 Does not know about pictures or what is measured.
 """
@@ -15,12 +17,14 @@ import torch
 
 from controls.action import Action, ActionSpec
 from controls.replay import stroll
+from controls.sampler import quantise_look
 from generator.tokenizer.place import Place
 
 AHEAD = (32.0, 64.0, 96.0, 128.0)  # map units that are to be free
 BESIDE = (-12.0, 0.0, 12.0)  # degrees about the heading in which they are
 LOOKS = (30.0, 60.0, 90.0, 135.0)  # degrees to either side in which a way out is looked for
 TURN = 4.0  # degrees a tick while turning away
+LEVELS = 0.05  # of the pitch that is left, undone in each latent frame
 
 
 class Visitor:
@@ -28,18 +32,28 @@ class Visitor:
 
     def __init__(self, world: Any, place: Place, spec: ActionSpec, seed: int) -> None:
         self.world, self.place, self.spec, self.seed = world, place, spec, seed
-        self.frame_index, self.side = 0, 0.0
+        self.frame_index, self.side, self.pitch = 0, 0.0, 0.0
 
     def next(self) -> Action:
         """The next latent frame's action."""
         self.frame_index += 1
         pose = getattr(self.world, "pose", None)
-        if pose is None or self._free(pose, BESIDE):
-            self.side = 0.0
+        if pose is None:
             return stroll(self.spec, self.seed, self.frame_index)
-        if not self.side:
-            self.side = self._way_out(pose)
-        return Action.hold(self.spec, yaw=self.side * TURN)
+        if self._free(pose, BESIDE):
+            self.side, action = 0.0, stroll(self.spec, self.seed, self.frame_index)
+        else:
+            self.side = self.side or self._way_out(pose)
+            action = Action.hold(self.spec, yaw=self.side * TURN)
+        return self._level(action)
+
+    def _level(self, action: Action) -> Action:
+        """The same, looking a little more level."""
+        look = action.look.copy()
+        look[:, 1] -= LEVELS * self.pitch / len(look)
+        look = quantise_look(look, self.spec.max_look)
+        self.pitch += float(look[:, 1].sum())
+        return Action(action.keys, look)
 
     def _free(self, pose: tuple[float, float, float], turns: tuple[float, ...]) -> bool:
         far = torch.tensor(AHEAD)[:, None]

@@ -68,3 +68,16 @@ def test_without_a_pose_it_is_the_plain_stroll():
     for k in range(1, 5):
         made, due = visitor.next(), stroll(spec, 3, k)
         assert np.array_equal(made.keys, due.keys) and np.array_equal(made.look, due.look)
+
+
+def test_a_visitor_looks_level_again():
+    """The bug: the stroll's waves went on while the visitor turned, and after a minute it looked at the sky."""
+    place, spec = court(), ActionSpec()
+    for seed in range(4):
+        world, pitch = Floor(place, 200.0, 200.0, 0.0), []
+        visitor = Visitor(world, place, spec, seed)
+        for _ in range(360):
+            action = visitor.next()
+            world.step(action)
+            pitch.append(float(action.look[:, 1].sum()) + (pitch[-1] if pitch else 0.0))
+        assert max(map(abs, pitch)) < 15 and abs(np.mean(pitch)) < 4 and np.std(pitch) > 1
