@@ -139,7 +139,7 @@ class Body(nn.Module):
 
     def corrected(self, place: Place, state: Tensor, there: Tensor, here: Tensor) -> Tensor:
         """The state (n, STATE) of one who was taken to be at pose `there` (n, 5) after a latent frame and is `here`: it
-        had another speed before that. Of who is elsewhere altogether nothing is known.
+        had another speed before that, and in the air another rise. Of who is elsewhere altogether nothing is known.
         """
         off = here[:, None, :2] - there[:, None, :2] + constant(tuple(map(tuple, place.same)), here.device)
         off = torch.remainder(off + place.period / 2, place.period) - place.period / 2
@@ -147,7 +147,8 @@ class Body(nn.Module):
         kept = torch.stack([self.carry[0] ** k for k in range(1, TICKS + 1)])
         known = (off.norm(dim=-1) < ASTRAY).to(state)[:, None]
         speed = state[:, :2] + off.to(state) * kept[-1] / kept.sum()
-        return torch.cat([speed, state[:, 2:]], dim=-1) * known
+        rise = state[:, 2:3] + state[:, 3:4] * (here[:, 4:] - there[:, 4:]).to(state) / TICKS
+        return torch.cat([speed, rise, state[:, 3:]], dim=-1) * known
 
     def pushes(self, keys: Tensor) -> Tensor:
         """What keys (..., K) add to the speed of one who stands and of one who flies, forward and right (..., 2, 2)."""

@@ -104,12 +104,13 @@ def filled(relief: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 def tops_in_the_way(place_map: PlaceMap) -> Tensor:
     """How high above the map's lowest level the highest block of each column is that could be in a body's way, map
-    units (C, C); 0 where there is none.
+    units (C, C): 0 where there is none, HIGHEST where it is as high as a head, and so goes on above it.
     """
     levels = min(place_map.heights, int((BELOW + HEAD) / FINEST) + 1)
     codes: Tensor = place_map._buffers["codes0"]  # type: ignore[assignment]
     solid = codes.view(place_map.cells, place_map.cells, -1)[..., 1 : 1 + levels] > 0
-    return (solid * torch.arange(1, levels + 1, device=solid.device)).amax(-1).float() * FINEST
+    highest = (solid * torch.arange(1, levels + 1, device=solid.device)).amax(-1)
+    return torch.where(highest == levels, float(HIGHEST), highest * FINEST)
 
 
 def _cells(plan: npt.NDArray[np.floating], side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

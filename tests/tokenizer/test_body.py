@@ -175,6 +175,12 @@ def test_where_it_is_tells_how_fast_a_body_was():
     found = place.body.corrected(place, wrong, taken, true)
     torch.testing.assert_close(found, after, atol=1e-3, rtol=0)
     assert torch.equal(place.body.corrected(place, after, true, true), after)
+    high = (500.0, 300.0, 30.0, 0.0, EYE + 90)
+    falling = torch.tensor([[3.0, 0.0, -5.0, 1.0, 1.0, 1.0]])
+    true, _, after = walk(place, high, 4, state=falling)
+    taken, _, wrong = walk(place, high, 4, state=falling * torch.tensor([1.0, 1, 0, 1, 1, 1]))
+    assert true[0, 4] == EYE + 90 - 26 and taken[0, 4] == EYE + 90 - 6
+    torch.testing.assert_close(place.body.corrected(place, wrong, taken, true), after, atol=1e-3, rtol=0)
     elsewhere = torch.tensor([[100.0, 100.0, 0.0, 0.0, EYE]])
     assert (place.body.corrected(place, after, true, elsewhere) == 0).all(), "a new walk"
 

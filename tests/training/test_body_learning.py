@@ -6,7 +6,7 @@ import torch
 
 from generator.data.clips import Dataset
 from generator.data.collect import collect
-from generator.tokenizer.body import UNKNOWN
+from generator.tokenizer.body import HIGHEST, UNKNOWN
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST
 from generator.training.body_learning import Walked, filled, learn_body, tops_in_the_way
@@ -113,6 +113,18 @@ def test_where_somebody_stood_nothing_stands_and_what_nobody_saw_is_as_beside_it
     assert place.body.relief[row, column] == BELOW - STATURE
     assert place.body.relief[int(490 / FINEST), int(490 / FINEST)] == BELOW - STATURE, "as it is beside the hole"
     assert place.body.relief[int(204 / FINEST), 10] > BELOW, "the wall is still there"
+
+
+def test_what_is_higher_than_a_head_is_no_platform(walks):
+    """The bug: walls were as high as what was looked at of them, and who jumped beside one stood on it."""
+    place = built()
+    learn_body(place, walks)
+    start = torch.tensor([[100.0, 150.0, 270.0, 0.0, EYE]])
+    actions = torch.zeros(1, 60, KEYS + 2)
+    actions[..., 0] = actions[..., 2] = actions[..., 3] = 1.0  # runs at the wall and jumps
+    end, made, _ = place.body.walk(place, start, torch.zeros(1, 60, 2), actions, STANDING)
+    assert end[0, 1] <= 200 - 16 and made[0, :, 2].max() == LIFT
+    assert place.body.relief[int(204 / FINEST), 10] == HIGHEST
 
 
 def test_holes_are_filled_from_beside_and_walls_stay_walls():
