@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from generator.evaluation.quality import (
     repeated,
     shifted,
 )
+from generator.evaluation.strays import Standing, Strays
 from generator.evaluation.video_distance import deal, fvd_figures
 from generator.evaluation.walker import Walker, led, open_walker
 from generator.tokenizer.place import Place
@@ -63,7 +64,6 @@ from generator.training.perceptual import Lpips
 from generator.world import World
 
 HORIZONS = {"rollout_1s": 6, "rollout_4s": 24}  # latent frames; 24 is as far as a rollout goes here
-Standing = tuple[float, float, float] | None
 FAMILIES = ("tokenizer", "next", *HORIZONS)
 ENOUGH = 256  # windows of a hand that FVD should have
 SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between their pictures
@@ -140,28 +140,6 @@ class Stretch:
         look = self.clip.look[:count]
         pitch = self.clip.pose[0, 4] + np.cumsum(look[:, 1].astype(np.float64))
         return Walk(frames, self.clip.keys[:count], look, pitch)
-
-
-@dataclass
-class Strays:
-    """How far rollouts are from where the recorded walks were, map units by name."""
-
-    away: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name: str, place: Place | None, here: Standing, there: npt.NDArray[np.float32]) -> None:
-        """Compare a pose with a recorded one, where the world is one place."""
-        if place is not None and here is not None:
-            found = place.away(torch.tensor([here]), torch.from_numpy(there)[None].float())
-            self.away.setdefault(name, []).append(float(found))
-
-    def figures(self) -> dict[str, float | None]:
-        """`NAME.away` and `NAME.away_half`, the mean and the median; null in other worlds."""
-        found: dict[str, float | None] = {}
-        for name in HORIZONS:
-            values = self.away.get(name)
-            found[f"{name}.away"] = float(np.mean(values)) if values else None
-            found[f"{name}.away_half"] = float(np.median(values)) if values else None
-        return found
 
 
 def quiet(text: str) -> None:
@@ -278,7 +256,7 @@ def clip_figures(
     chosen, weights, spec = clips[: settings.clips], walker.weights, walker.spec
     rest = clips[len(chosen) :]
     others = [rest[i * len(rest) // len(chosen)] for i in range(len(chosen))] if len(rest) >= len(chosen) else rest
-    stills, strays, sheets = Stills(network), Strays(), []
+    stills, strays, sheets = Stills(network), Strays(tuple(HORIZONS)), []
     real, made, energy = [], [], np.zeros(2)
     for seed, index in enumerate(chosen):
         stretch = stretch_of(dataset.clip(index), spec.ticks)

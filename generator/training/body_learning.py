@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from generator.data.clips import Dataset
 from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, Body, both, turned
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
@@ -43,6 +44,11 @@ class Walked:
         """bool (T,): whether the eye neither rose before nor rises after."""
         still = np.abs(np.diff(self.pose[:, 2])) < STANDS
         return np.r_[False, still] & np.r_[still, False]
+
+
+def walks_of(data: Dataset, split: str) -> list[Walked]:
+    """All recorded walks of a split."""
+    return [Walked(clip.keys, clip.pose) for clip in map(data.clip, data.select(split))]
 
 
 @torch.no_grad()

@@ -54,3 +54,9 @@ def soften(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
     soft = nnf.interpolate(nnf.avg_pool2d(picture, 2), picture.shape[-2:], mode="bilinear", align_corners=False)
     noise = torch.randn(picture.shape, generator=generator).to(picture)
     return torch.where(chosen, soft + 0.03 * noise, picture)
+
+
+def picture_of(nearness: Tensor, like: Tensor) -> Tensor:
+    """Nearness as grey pictures of the size of `like`: near is bright."""
+    grey = 2 * (nearness / (1 + nearness)) - 1
+    return nnf.interpolate(grey, like.shape[-2:], mode="nearest").expand(-1, 3, -1, -1)

@@ -29,8 +29,8 @@ from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
-from generator.training.body_learning import Walked, learn_body
-from generator.training.depth_losses import horizon_loss, known_parts, photometric, roughness, soften
+from generator.training.body_learning import learn_body, walks_of
+from generator.training.depth_losses import horizon_loss, known_parts, photometric, picture_of, roughness, soften
 from generator.training.ego_learning import Walk, ego_motion
 from generator.training.helpers import (
     Budget,
@@ -206,8 +206,7 @@ def make_map(run: ParallaxRun) -> None:
         known = run.data.meta["world"] == "halls"
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
     if run.parallax.place is not None and run.parallax.body is not None:
-        walks = [Walked(clip.keys, clip.pose) for clip in map(run.data.clip, run.data.select("train"))]
-        run.metrics.add(run.step, **learn_body(run.parallax.place, walks))
+        run.metrics.add(run.step, **learn_body(run.parallax.place, walks_of(run.data, "train")))
     run.walks.clear()  # an evaluation at this very step told them of the map before
     run.mapped = True
 
@@ -298,9 +297,7 @@ def known_step(run: ParallaxRun, known: KnownDepth) -> dict[str, float]:
 
 
 def ego_step(run: ParallaxRun, progress: float) -> dict[str, float]:
-    """One update of the ego-motion, if a network does that, and of what finds pictures in a place; returns the figures
-    of the step.
-    """
+    """One update of the ego-motion, if a network does that, and of the localiser; returns the figures of the step."""
     config, figures = run.config, {}
     begun = (progress - config.ego_from) / (1 - config.ego_from)
     set_rate(run.optimisers, rate_at(begun, run.step, hold=0.1))
@@ -382,12 +379,6 @@ def evaluate(run: ParallaxRun, batches: int = 4) -> dict[str, float]:
     contact_sheet(run.folder / "nearness.png", [to_frames(row[:6]) for row in shown])
     draw_metrics(run.folder)
     return figures
-
-
-def picture_of(nearness: Tensor, like: Tensor) -> Tensor:
-    """Nearness as grey pictures of the size of `like`: near is bright."""
-    grey = 2 * (nearness / (1 + nearness)) - 1
-    return nnf.interpolate(grey, like.shape[-2:], mode="nearest").expand(-1, 3, -1, -1)
 
 
 def save_run(run: ParallaxRun) -> Path:

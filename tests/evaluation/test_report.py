@@ -161,7 +161,7 @@ def test_several_splits_are_judged_side_by_side(debug_world, rolling_data, tmp_p
 
 
 def test_how_far_rollouts_are_from_recorded_walks(tiny_place):
-    place, strays = tiny_place.place, report.Strays()
+    place, strays = tiny_place.place, report.Strays(tuple(report.HORIZONS))
     half = place.period / 2
     for here in ((100.0, 100.0, 0.0), (103.0, 104.0, 9.0), (half + 100.0, half + 112.0, 0.0)):
         strays.add("rollout_1s", place, here, np.float32([100, 100, 0, 0, 0]))
