@@ -56,10 +56,11 @@ from generator.evaluation.quality import (
     repeated,
     shifted,
 )
-from generator.evaluation.strays import Standing, Strays
+from generator.evaluation.strays import Strays
 from generator.evaluation.video_distance import deal, fvd_figures
 from generator.evaluation.walker import Walker, led, open_walker
 from generator.tokenizer.place import Place
+from generator.tokenizer.reproject import Standing
 from generator.training.perceptual import Lpips
 from generator.world import World
 

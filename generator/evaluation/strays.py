@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 
 from generator.tokenizer.place import Place
-
-Standing = tuple[float, float, float] | None  # x, y in map units and yaw in degrees
+from generator.tokenizer.reproject import Standing
 
 
 @dataclass

@@ -27,6 +27,7 @@ from generator.rollout import Eye, advance, frame_noise, start, with_ahead
 from generator.runtime.encode import encode_picture
 from generator.runtime.multistep import sampler_in, teacher_of
 from generator.samplers.sampler import Sampler
+from generator.tokenizer.reproject import Standing
 from generator.training.windows import to_frames
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,7 +55,7 @@ class Walks(Protocol):
         """Be at another pose (5,) from here on, where the world is one place."""
 
     @property
-    def pose(self) -> tuple[float, float, float] | None:
+    def pose(self) -> Standing:
         """Where one is in a world that is one place: x, y in map units, yaw in degrees."""
 
 
@@ -65,7 +66,7 @@ def led(
     look: Look,
     seed: int,
     pose: Poses | None = None,
-    went: list[tuple[float, float, float] | None] | None = None,
+    went: list[Standing] | None = None,
 ) -> Pixels:
     """A free rollout from a picture (Y, X, 3) under the ticks of a clip that begins with it: (T, Y, X, 3).
 
@@ -119,10 +120,9 @@ class Walker:
         self.eye.stand_at(torch.from_numpy(pose)[None].float())
 
     @property
-    def pose(self) -> tuple[float, float, float] | None:
+    def pose(self) -> Standing:
         """See `Walks`."""
-        found = self.weights.parallax.pose(self.eye.pace) if self.weights.parallax else None
-        return None if found is None else (float(found[0, 0]), float(found[0, 1]), float(found[0, 2]))
+        return self.eye.turn.standing(self.eye.pace)
 
     def _next(self, actions: Tensor, rays: Tensor, ahead: Tensor | None) -> Tensor:
         dit = self.weights.dit

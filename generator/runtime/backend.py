@@ -19,7 +19,7 @@ from torch import Tensor
 
 from controls.errors import UserError
 from generator.tokenizer.parallax import Seen
-from generator.tokenizer.reproject import Reprojector, Views
+from generator.tokenizer.reproject import Reprojector, Standing, Views
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -105,13 +105,9 @@ class Reprojection:
         self.pace = pace
 
     @property
-    def pose(self) -> tuple[float, float, float] | None:
+    def pose(self) -> Standing:
         """x, y in map units and yaw in degrees, where the world is one place."""
-        found = self.turn.parallax.pose(self.pace) if self.turn.parallax else None
-        if found is None:
-            return None
-        x, y, yaw = found[0, :3].tolist()
-        return x, y, yaw
+        return self.turn.standing(self.pace)
 
     @torch.no_grad()
     def stand_at(self, pose: Sequence[float] | npt.NDArray[Any]) -> None:

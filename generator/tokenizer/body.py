@@ -141,9 +141,7 @@ class Body(nn.Module):
         """The state (n, STATE) of one who was taken to be at pose `there` (n, 5) after a latent frame and is `here`: it
         had another speed before that, and in the air another rise. Of who is elsewhere altogether nothing is known.
         """
-        off = here[:, None, :2] - there[:, None, :2] + constant(tuple(map(tuple, place.same)), here.device)
-        off = torch.remainder(off + place.period / 2, place.period) - place.period / 2
-        off = off[torch.arange(len(off), device=off.device), off.norm(dim=-1).argmin(1)]
+        off = place.apart(here, there)
         kept = torch.stack([self.carry[0] ** k for k in range(1, TICKS + 1)])
         known = (off.norm(dim=-1) < ASTRAY).to(state)[:, None]
         speed = state[:, :2] + off.to(state) * kept[-1] / kept.sum()

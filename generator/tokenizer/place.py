@@ -329,9 +329,14 @@ class Place(nn.Module):
 
     def away(self, found: Tensor, true: Tensor) -> Tensor:
         """How far (n,) in map units poses (n, 2 or more) lie from the true ones, wherever the place is the same."""
-        apart = found[:, None, :2] - true[:, None, :2] + true.new_tensor(self.same)
-        within = torch.remainder(apart + self.period / 2, self.period) - self.period / 2
-        return within.norm(dim=-1).amin(1)
+        return self.apart(found, true).norm(dim=-1)
+
+    def apart(self, found: Tensor, true: Tensor) -> Tensor:
+        """The shortest way (n, 2) in map units from true poses (n, 2 or more) to others, as the place repeats."""
+        same = constant(tuple(map(tuple, self.same)), found.device, found.dtype)
+        ways = found[:, None, :2] - true[:, None, :2] + same
+        ways = torch.remainder(ways + self.period / 2, self.period) - self.period / 2
+        return ways[torch.arange(len(ways), device=ways.device), ways.norm(dim=-1).argmin(1)]
 
     @property
     def same(self) -> list[list[float]]:

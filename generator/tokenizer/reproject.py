@@ -24,6 +24,8 @@ from generator.tokenizer.devices import centres
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
 
+Standing = tuple[float, float, float] | None  # x, y in map units and yaw in degrees, in worlds that are one place
+
 SOFT = 5  # pixels of half the size over which pictures are softened before they are compared
 ROUNDS = 3  # of finding how near what is looked at is, which depends on where it is looked at
 DRAWN_OUT = 0.4  # pixels of the old picture per pixel of the view; fewer are one pixel pulled over several
@@ -88,6 +90,14 @@ class Reprojector(nn.Module):
     def device(self) -> torch.device:
         """Where its parallax is."""
         return self.parallax.log_stretch.device if self.parallax else torch.device("cpu")
+
+    def standing(self, pace: Tensor) -> Standing:
+        """x, y in map units and yaw in degrees of the first of paces (B, Z), where the world is one place."""
+        found = self.parallax.pose(pace) if self.parallax else None
+        if found is None:
+            return None
+        x, y, yaw = found[0, :3].tolist()
+        return x, y, yaw
 
     def at(self, pace: Tensor, pose: Tensor | None) -> Tensor:
         """The pace (B, Z) at another pose (B, 5), where the world is one place."""

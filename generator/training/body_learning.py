@@ -22,13 +22,13 @@ from generator.data.clips import Dataset
 from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, Body, both, turned
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
+from generator.training.place_learning import LEVEL, stood_on
 
 HEAD = 10.0  # map units above the eye up to which blocks are in a body's way
 ALIKE = 4.0  # map units by which a block's top may differ from the ground that it is
 HOLE = 16  # cells
 ROUNDS, FIT, MOST = 12, 0.03, 0.95  # of leaving out; map units a tick that always fit; the share that fits at first
 RIDGE = 1e-3  # what was never seen is taken to be as it was
-STANDS = 0.1  # map units that an eye rises in a tick and still stands
 SEEN = 20  # ticks with a key on the ground that tell whether it lifts
 
 
@@ -38,12 +38,6 @@ class Walked:
 
     keys: npt.NDArray[np.uint8]
     pose: npt.NDArray[np.float32]
-
-    @property
-    def stands(self) -> npt.NDArray[np.bool_]:
-        """bool (T,): whether the eye neither rose before nor rises after."""
-        still = np.abs(np.diff(self.pose[:, 2])) < STANDS
-        return np.r_[False, still] & np.r_[still, False]
 
 
 def walks_of(data: Dataset, split: str) -> list[Walked]:
@@ -72,7 +66,8 @@ def learn_body(place: Place, walks: Sequence[Walked]) -> dict[str, float]:
 def lay(body: Body, place: Place, walks: Sequence[Walked]) -> None:
     """The relief, and how high the eye is above what one stands on, from the map's blocks and the walks."""
     assert place.map is not None
-    stood = np.concatenate([walk.pose[walk.stands, :3] for walk in walks])
+    stood = np.concatenate([stood_on(walk.pose) for walk in walks])
+    stood = stood[np.isfinite(stood[:, 2])]
     tops = tops_in_the_way(place.map).cpu().numpy()
     eye = float(place.map.eye)
     side, column, row = len(tops), *_cells(stood[:, :2], len(tops))
@@ -173,7 +168,7 @@ def _fit_height(body: Body, keys: Tensor, flies: Tensor, flown: Tensor, rise: Te
     for number in range(body.keys):
         held = ~flies & (keys[:, number] > 0)
         often = rises[held].median().item() if int(held.sum()) >= SEEN else 0.0
-        body.lift[number] = often if often > STANDS else 0.0
+        body.lift[number] = often if often > LEVEL else 0.0
     for number, before in enumerate((~flown, flown)):
         rows, prior = torch.stack([rise, torch.ones_like(rise)], dim=-1), body.fall[2 * number : 2 * number + 2].cpu()
         fits = flies & before
