@@ -98,7 +98,8 @@ def parallax_hash(parallax: Parallax | None) -> str:
     if parallax is None:
         return ""
     made_by = ("place.body.", *(("place.map.",) if parallax.recalls else ()))
-    tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith("place.")]
+    beside = ("place.", "refiner.")
+    tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith(beside)]
     tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
     return hashlib.sha256(b"".join(n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors)).hexdigest()
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from controls.errors import UserError
 from generator.tokenizer.parallax import Seen
-from generator.tokenizer.reproject import Reprojector, Standing, Views
+from generator.tokenizer.reproject import Refine, Reprojector, Standing, Views
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -85,11 +85,14 @@ Perceiver = Callable[[Tensor], Seen]
 class Reprojection:
     """The last picture moved by the next action and encoded, and the pace of the walk.
 
-    `encode` is `Reprojector.forward` and `perceive` is `Parallax.perceive`, however they are run.
+    `encode` is `Reprojector.forward`, `perceive` is `Parallax.perceive` and `refine` is `Refiner.forward`, however
+    they are run.
     """
 
-    def __init__(self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None) -> None:
-        self.turn, self.encode, self.perceive = turn, encode, perceive
+    def __init__(
+        self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None, refine: Refine | None = None
+    ) -> None:
+        self.turn, self.encode, self.perceive, self.refine = turn, encode, perceive, refine
         self.device = next(turn.vae.parameters()).device
         self.pace = turn.no_pace(1)
         self.views: Views | None = None
@@ -144,7 +147,7 @@ class Reprojection:
         if not self.turn.composes:
             return frames
         video = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
-        return to_pixels(self.turn.compose(self.views, video))
+        return to_pixels(self.turn.compose(self.views, video, self.refine))
 
     def state(self) -> State:
         """What the next call depends on beside its inputs, as arrays."""

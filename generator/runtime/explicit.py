@@ -23,6 +23,7 @@ from generator.model.layers import modulate
 from generator.model.rope import split_pairs, time_angles
 from generator.runtime.backend import level_of
 from generator.tokenizer.parallax import DepthNet
+from generator.tokenizer.refine import Refiner
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
@@ -169,6 +170,18 @@ class ExplicitDepth(nn.Module):
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """picture (1, 3, Y, X) -> nearness (1, 1, h, w), horizon (1,)."""
         return self.depth(picture)
+
+
+class ExplicitRefine(nn.Module):
+    """`Refiner.forward` of the pictures of one latent frame."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        self.refiner = refiner
+
+    def forward(self, made: Tensor, moved: Tensor, inside: Tensor, *known: Tensor) -> tuple[Tensor]:
+        """made, moved and perhaps known (ticks, 3, Y, X), inside (ticks, 1, Y, X) -> (ticks, 3, Y, X)."""
+        return (self.refiner(made, moved, inside, *known),)
 
 
 class ExplicitDecode(nn.Module):

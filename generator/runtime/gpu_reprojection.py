@@ -66,6 +66,7 @@ class GpuReprojection(Reprojection):
             torch.zeros(1, 1 + ticks, 3, *size, device=device),
             torch.zeros(1, ticks, 1, *size, device=device),
             torch.zeros(1, POSE, device=device) if runs and runs.place is not None else None,
+            *(torch.zeros(1, ticks, 3, *size, device=device) if runs and runs.recalls else None for _ in range(2)),
         )
 
     @torch.no_grad()
@@ -78,6 +79,10 @@ class GpuReprojection(Reprojection):
         self.made.inside.copy_(views.inside)
         if self.made.pose is not None and views.pose is not None:
             self.made.pose.copy_(views.pose)
+        if self.made.known is not None and views.known is not None:
+            self.made.known.copy_(views.known)
+        if self.made.moved is not None and views.moved is not None:
+            self.made.moved.copy_(views.moved)
         if pace is not self.pace:
             self.pace.copy_(pace)
 

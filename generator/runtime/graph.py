@@ -22,7 +22,14 @@ from generator.model.kv_cache import slot_of
 from generator.rollout import frame_noise
 from generator.runtime.backend import Backend, Float, Pixels, Reprojection, State, check_level
 from generator.runtime.eager import EagerDecoder
-from generator.runtime.explicit import ExplicitDecode, ExplicitDepth, ExplicitEncode, ExplicitStep, clock_at
+from generator.runtime.explicit import (
+    ExplicitDecode,
+    ExplicitDepth,
+    ExplicitEncode,
+    ExplicitRefine,
+    ExplicitStep,
+    clock_at,
+)
 from generator.tokenizer.parallax import Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
@@ -127,7 +134,7 @@ class GraphDecoder:
 
 
 def graph_reprojection(turn: Reprojector, ticks: int, compiler: Compiler) -> Reprojection:
-    """The reprojection with its encoder, and what it reads depth with, as graphs."""
+    """The reprojection with its encoder, what it reads depth with, and its refiner, as graphs."""
     high, wide = turn.vae.config.size
     graph = compiler(ExplicitEncode(turn), (torch.zeros(1, 1 + ticks, 3, high, wide),))
 
@@ -142,7 +149,16 @@ def graph_reprojection(turn: Reprojector, ticks: int, compiler: Compiler) -> Rep
         nearness, horizon = depth((np.ascontiguousarray(picture.numpy()),))
         return Seen(torch.from_numpy(np.array(nearness)), torch.from_numpy(np.array(horizon)))
 
-    return Reprojection(turn, encode, perceive)
+    if turn.parallax.refiner is None:
+        return Reprojection(turn, encode, perceive)
+    channels = (3, 3, 1, 3) if turn.parallax.refiner.knows else (3, 3, 1)
+    example = tuple(torch.zeros(ticks, count, high, wide) for count in channels)
+    refiner = compiler(ExplicitRefine(turn.parallax.refiner), example)
+
+    def refine(*pictures: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(refiner([np.ascontiguousarray(part.numpy()) for part in pictures])[0]))
+
+    return Reprojection(turn, encode, perceive, refine)
 
 
 def graph_backend(name: str, weights: Weights, compiler: Compiler) -> Backend:

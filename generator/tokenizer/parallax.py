@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from generator.tokenizer import devices
 from generator.tokenizer.body import STATE, Body
 from generator.tokenizer.place import POSE, Place, place_channels
+from generator.tokenizer.refine import Refiner
 
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
 HINTS = HINT_ROWS * HINT_COLUMNS + 1  # and the horizon
@@ -41,6 +42,7 @@ class ParallaxConfig:
     has a map of so many `levels` of height (0: none). `recall` is how far the map's view and a moved picture may lie
     apart before the map's is what lies ahead; with 0 the map is only told, never shown. With `bodily` what keys do
     where there is a map is found as a body's laws of motion and the place's relief (body.py), not by a network.
+    `refine` is the width of what shows pictures of decoded and moved ones (refine.py) in place of `agree`; 0: none.
     """
 
     size: tuple[int, int] = (256, 160)
@@ -54,6 +56,7 @@ class ParallaxConfig:
     levels: int = 0
     recall: float = 0.0
     bodily: bool = False
+    refine: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class Parallax(nn.Module):
         if self.body is None:
             features = self.place.features if self.place else 0
             self.ego = EgoMotion(config, features if self.mapped else HINTS + features)
+        self.refiner = Refiner(config.refine, self.recalls) if config.refine else None
         self.log_stretch = nn.Parameter(torch.zeros(()))
 
     @property

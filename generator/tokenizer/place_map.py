@@ -4,7 +4,8 @@ Shape key: n poses, N blocks, L levels of height, h, w rows and columns of rays,
 A pose is x, y in map units, yaw and pitch in degrees, and the eye's height in map units; without the last the eye is
 where that of the recordings mostly was. The finest blocks
 are FINEST units wide and high, and each coarser kind is twice that, the mean of what is in it: a ray asks for blocks
-about as large as it is wide there. Where it meets none it sees the sky, which depends on its direction only.
+about as large as it is wide there. Where it meets none it sees the sky, which depends on its direction only. Views at
+a picture's own size may ask for what blocks have on their faces (place_faces.py).
 What a network has not seen for a while it can be shown again: views from where it stands, from which it paints the
 picture. Ours, after world models with a spatial memory of fused points (Wu et al. 2025, Video World Models with
 Long-term Spatial Memory); here the memory is made once, of the recordings (training/place_map.py).
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from generator.tokenizer import devices
 from generator.tokenizer.devices import centres, constant
+from generator.tokenizer.place_faces import Faces, Met
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
@@ -77,6 +79,8 @@ class PlaceMap(nn.Module):
         for kind in range(KINDS):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
             self.register_buffer(f"tops{kind}", torch.zeros(0, dtype=torch.int32), persistent=False)
+        self.faces = Faces(self.cells**2, self.heights, FINEST)
+        self._plain = (Faces(self.cells**2, self.heights, FINEST),)  # none, for views that want none
         self.spread()
 
     @property
@@ -140,20 +144,22 @@ class PlaceMap(nn.Module):
         """Which of the sky's SLOPES lie in."""
         return ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
 
-    def view(self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int) -> Tensor:
+    def view(
+        self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int, fine: bool = False
+    ) -> Tensor:
         """What a camera at pose (n, 4 or 5), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours
-        in [-1, 1] and nearness in 1 / UNIT map units. UserError when the pose is not finite and that can be seen
-        without waiting; elsewhere it is taken for any.
+        in [-1, 1] and nearness in 1 / UNIT map units; with `fine` what is on the faces of blocks, too. UserError when
+        the pose is not finite and that can be seen without waiting; elsewhere it is taken for any.
         """
         rays = Rays(pose.detach(), edge, stretch, height, width)
         asked = asked_at(2 * edge / width, self.sky.device)
         if devices.at_hand(self.sky):
-            return self._look(rays, asked)
+            return self.look(rays, asked, fine)[0]
         if self.sky.device.type == "cuda" and find_spec("triton"):
-            return self.view_of_kernel(rays, asked)
-        return self.view_of_tensors(rays, asked)
+            return self.view_of_kernel(rays, asked, fine)
+        return self.view_of_tensors(rays, asked, fine)
 
-    def view_of_tensors(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
+    def view_of_tensors(self, rays: Rays, asked: Sequence[Tensor], fine: bool = False) -> Tensor:
         """As `view`, with every ray asking at all distances (one tensor for each kind of blocks), on any device."""
         pose, height = rays.pose, rays.up.shape[1]
         asked = [far.to(pose.device) for far in asked]
@@ -161,10 +167,10 @@ class PlaceMap(nn.Module):
         rise = self.rise(pose)
         rows = BAND if devices.at_hand(pose) else max(BAND, RAYS // (len(pose) * rays.east.shape[-1]))
         bands = [self._band(rays.up[:, k : k + rows], rise, asked, plans) for k in range(0, height, rows)]
-        code, near = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
-        return self._coloured(rays, code, near)
+        code, away = (torch.cat(parts, dim=1) for parts in zip(*bands, strict=True))
+        return self._coloured(rays, code, away, asked[0] if fine else None)
 
-    def view_of_kernel(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
+    def view_of_kernel(self, rays: Rays, asked: Sequence[Tensor], fine: bool = False) -> Tensor:
         """As `view`, on a GPU (place_kernel.py)."""
         from generator.tokenizer.place_kernel import first_met  # triton is there for GPUs only
 
@@ -172,16 +178,36 @@ class PlaceMap(nn.Module):
         parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above)
         codes: list[Tensor] = [getattr(self, f"codes{kind}") for kind in range(KINDS)]
         code, away = first_met(parts, asked, codes, (self.cells, self.heights, self.period, FINEST))
-        return self._coloured(rays, code, (UNIT / away).masked_fill(code == 0, 0.0))
+        return self._coloured(rays, code, away, asked[0] if fine else None)
 
-    def _coloured(self, rays: Rays, code: Tensor, near: Tensor) -> Tensor:
-        """The view (n, 4, h, w) of rays that meet blocks of these codes (n, h, w), 0 for none, so near."""
+    def _coloured(self, rays: Rays, code: Tensor, away: Tensor, finest: Tensor | None) -> Tensor:
+        """The view (n, 4, h, w) of rays that meet blocks of these codes (n, h, w), 0 for none, so far away; with what
+        those have on them that were asked for at the distances `finest`.
+        """
+        near = (UNIT / away).masked_fill(code == 0, 0.0)
+        if finest is not None and len(finest):
+            number, met = self.met(rays, away)
+            code = torch.where(away <= finest[-1], self.faces.codes(number, met, code), code)
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
 
-    def _look(self, rays: Rays, asked: Sequence[Tensor]) -> Tensor:
-        """The same on a processor (place_rays.py)."""
+    def met(self, rays: Rays, away: Tensor) -> tuple[Tensor, Met]:
+        """Numbers of the finest blocks that rays are in at distances (n, h, w), and where in them."""
+        (x, east), (y, north) = ((start[..., 0] + step * away, step) for start, step in rays.plan())
+        above = rays.up * away + self.above(rays.pose)
+        column, row = (self._along(v, FINEST) for v in (x, y))
+        level = (above / FINEST).floor().long().clamp(0, self.heights - 1)
+        within = (torch.remainder(v, self.period) - part * FINEST for v, part in ((x, column), (y, row)))
+        met = Met(east, north, rays.up, *within, above - level * FINEST)
+        return (row * self.cells + column) * self.heights + level, met
+
+    def look(
+        self, rays: Rays, asked: Sequence[Tensor], fine: bool = False, whole: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The same on a processor (place_rays.py); of `whole` ones also the distances at which rays met one of the
+        finest blocks (n, h, w), 0 where they did not.
+        """
         if not bool(rays.pose.isfinite().all()):
             raise UserError(f"The pose is no longer finite ({rays.pose.tolist()}); begin anew.")
         from generator.tokenizer import place_rays  # brings a compiler along, which a menu need not wait for
@@ -192,14 +218,21 @@ class PlaceMap(nn.Module):
         kinds = torch.cat([torch.full((len(far),), kind) for kind, far in enumerate(asked)])
         blocks: list[Tensor] = [getattr(self, f"{name}{kind}") for name in ("codes", "tops") for kind in range(KINDS)]
         sizes = (self.cells, self.heights, np.float32(self.period), np.float32(FINEST))
-        seen = place_rays.view(
+        faces = self.faces if fine else self._plain[0]
+        seen, met = place_rays.view(
             arrays(*parts),
             arrays(torch.cat(asked), kinds),
             (*arrays(*blocks), *sizes),
             (*arrays(self.palette.float(), self.sky.float()), np.float32(UNIT)),
+            arrays(faces.starts, faces.at, faces.plane, faces.what),
             torch.get_num_threads(),
+            whole,
         )
-        return torch.from_numpy(seen)
+        return torch.from_numpy(seen), torch.from_numpy(met)
+
+    def above(self, pose: Tensor) -> Tensor:
+        """How far above the map's lowest level an eye at pose (n, 4 or 5) is, map units (n, 1, 1)."""
+        return BELOW + self.rise(pose)
 
     def rise(self, pose: Tensor) -> Tensor:
         """How much higher than the recordings' mostly was an eye at pose (n, 4 or 5) is, map units (n, 1, 1)."""
@@ -241,7 +274,7 @@ class PlaceMap(nn.Module):
 
     def _band(self, up: Tensor, rise: Tensor, asked: list[Tensor], plans: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Of rows that rise by `up` (n, rows, 1) from an eye `rise` (n, 1, 1) above the usual: the code of the first
-        block that each ray meets, 0 for none, int64 (n, rows, w), and its nearness in 1 / UNIT map units.
+        block that each ray meets, 0 for none, int64 (n, rows, w), and its distance along the heading.
         """
         above, met, far = BELOW + rise, [], []
         if devices.at_hand(up):  # elsewhere asking for less is not worth waiting for the answer
@@ -259,8 +292,7 @@ class PlaceMap(nn.Module):
             nothing = torch.zeros(code.shape[:-1], device=up.device)
             return nothing.long(), nothing
         first = (code > 0).view(torch.uint8).argmax(-1, keepdim=True)
-        found = code.gather(-1, first)[..., 0].long()
-        return found, (UNIT / distance[first[..., 0]]).masked_fill(found == 0, 0.0)
+        return code.gather(-1, first)[..., 0].long(), distance[first[..., 0]]
 
     def _leaves(self, up: Tensor, above: Tensor) -> float:
         """How far along the heading the last of rays has left the map's heights, that rise by `up` from so far `above`

@@ -24,6 +24,7 @@ from generator.tokenizer.devices import centres
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
 
+Refine = Callable[..., Tensor]  # as Refiner.forward
 Standing = tuple[float, float, float] | None  # x, y in map units and yaw in degrees, in worlds that are one place
 
 SOFT = 5  # pixels of half the size over which pictures are softened before they are compared
@@ -34,13 +35,22 @@ NEAREST = 0.05  # what came nearer than this share of its distance is behind the
 
 @dataclass(frozen=True)
 class Views:
-    """A picture and its moved views (B, 1 + ticks, 3, Y, X), which pixels (B, ticks, 1, Y, X) it really showed, and
-    the pose (B, 5) after them where the world is one place.
+    """A picture and its moved views (B, 1 + ticks, 3, Y, X), which pixels (B, ticks, 1, Y, X) it really showed, the
+    pose (B, 5) after them where the world is one place, the `known` views (B, ticks, 3, Y, X) of its map, and the
+    views as they were `moved`, before something of those was put in their place.
     """
 
     pictures: Tensor
     inside: Tensor
     pose: Tensor | None = None
+    known: Tensor | None = None
+    moved: Tensor | None = None
+
+    def to_refine(self) -> list[Tensor]:
+        """What a refiner is given beside decoded pictures: (B * ticks, 3 or 1, Y, X) each."""
+        moved = self.pictures[:, 1:] if self.moved is None else self.moved
+        parts = [moved, self.inside] if self.known is None else [moved, self.inside, self.known]
+        return [part.flatten(0, 1).float().contiguous() for part in parts]
 
 
 class Reprojector(nn.Module):
@@ -129,7 +139,7 @@ class Reprojector(nn.Module):
 
     def recalled(self, views: Views, path: Tensor, strange: Tensor | None = None) -> Views:
         """The views, from poses (B, ticks, 5), with what the place's map shows there wherever the old picture did not
-        show it, or shows something else.
+        show it, or shows something else; and the map's views themselves.
 
         Softened alike the two agree where the map holds what the picture does; the picture is sharper there. Elsewhere
         something was uncovered, came into view or has gone wrong. Of a picture that is `strange` (B,) to the place, 1
@@ -138,36 +148,43 @@ class Reprojector(nn.Module):
         assert self.parallax is not None and self.parallax.place is not None and self.parallax.place.map is not None
         moved = views.pictures[:, 1:].flatten(0, 1)
         given = (path.flatten(0, 1), self.edge, self.parallax.known_stretch)
-        shown = self.parallax.place.map.view(*given, *moved.shape[-2:])[:, :3]
+        shown = self.parallax.place.map.view(*given, *moved.shape[-2:], fine=True)[:, :3]
         shown = shown.to(moved).clamp(-1, 1)
+        ticks = path.shape[1]
         within = torch.full((len(path), 1), self.parallax.config.recall, device=moved.device)
         if strange is not None:
             within = within + 2.0 * strange[:, None].to(within)
         within = within.expand(path.shape[:2]).reshape(-1, 1, 1, 1)
         share = agreement(moved, shown, within) * views.inside.flatten(0, 1)
         told = (shown + share * (moved - shown)).unflatten(0, path.shape[:2])
-        return replace(views, pictures=torch.cat([views.pictures[:, :1], told], dim=1))
+        if strange is not None:  # what the place's map shows is not what stands there yet
+            shown = shown + strange.repeat_interleave(ticks)[:, None, None, None].to(shown) * (moved - shown)
+        pictures = torch.cat([views.pictures[:, :1], told], dim=1)
+        return replace(views, pictures=pictures, known=shown.unflatten(0, path.shape[:2]), moved=views.pictures[:, 1:])
 
-    def compose(self, views: Views, frames: Tensor) -> Tensor:
-        """What is shown of decoded frames (B, ticks, 3, Y, X) in [-1, 1], byte-valued: the views wherever both agree.
+    def compose(self, views: Views, frames: Tensor, refine: Refine | None = None) -> Tensor:
+        """What is shown of decoded frames (B, ticks, 3, Y, X) in [-1, 1], byte-valued, where these views lay ahead.
 
         The decoder's picture is right about colours and soft in detail, a moved picture is sharp and wrong where
-        something was uncovered or is misjudged; softened alike they agree where both show the same thing. A walk
-        then keeps its detail, which squared error would take away frame by frame (after Liu et al. 2021, Infinite
-        Nature: move, then mend).
+        something was uncovered or is misjudged. A refiner decides, where there is one; `refine` stands in for it, when
+        it runs elsewhere. Else the views are shown wherever both, softened alike, agree. (After Liu et al. 2021,
+        Infinite Nature: move, then mend.)
         """
         if self.parallax is None or not self.composes:
             return frames
         made, ticks = frames.flatten(0, 1).float().contiguous(), frames.shape[1]
-        moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
-        share = agreement(moved, made, self.parallax.config.agree)
-        shown = made + share * views.inside.flatten(0, 1) * (moved - made)
+        if self.parallax.refiner is not None:
+            shown = (refine or self.parallax.refiner)(made, *views.to_refine())
+        else:
+            moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
+            share = agreement(moved, made, self.parallax.config.agree)
+            shown = made + share * views.inside.flatten(0, 1) * (moved - made)
         return to_picture(shown).unflatten(0, (-1, ticks))
 
     @property
     def composes(self) -> bool:
         """Whether `compose` changes anything."""
-        return self.parallax is not None and self.parallax.config.agree > 0
+        return self.parallax is not None and (self.parallax.config.agree > 0 or self.parallax.refiner is not None)
 
     def grid(self, turn: Tensor, size: tuple[int, ...]) -> Tensor:
         """Where each pixel of the new view lies in the old one, in -1..1: turn (n, 2) degrees to (n, Y, X, 2)."""

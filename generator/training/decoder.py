@@ -29,6 +29,8 @@ from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
 from generator.model.ranks import launched
 from generator.tokenizer.blocks import LAST
+from generator.tokenizer.refine import Refiner
+from generator.tokenizer.reproject import Views
 from generator.tokenizer.vae import VideoVAE
 from generator.training.adaptation import adaptation_loss
 from generator.training.dit_run import (
@@ -56,6 +58,7 @@ from generator.training.histories import OwnHistories
 from generator.training.losses import critic_loss, generator_loss, some_pictures
 from generator.training.patch_gan import PatchDiscriminator
 from generator.training.perceptual import Lpips
+from generator.training.refining import cut, open_refiner, refined, refiner_optimisers
 from generator.training.resident import Recorded
 
 LARGER = 4  # the second critic sees pictures at a quarter of the size, so shapes as well as edges
@@ -71,7 +74,8 @@ class DecoderTraining(DiTTraining):
     `maker` and `maker_muon` are the transformer's rates (0: it rests),
     `anchor` the weight of its squared error at t = 1, which is what plays, and `teach` that of its squared error at
     other t, shifted by `shift`: with it the many-step teacher learns on, else it is forgotten. `resident` keeps all
-    pictures decoded on the device.
+    pictures decoded on the device. `refine` gives the world a refiner of that width, which learns with the decoder, as
+    one that is there does, at rates of its own; what is judged after own histories is then what it shows.
     """
 
     data: str = "runs/data/halls"
@@ -98,6 +102,9 @@ class DecoderTraining(DiTTraining):
     anchor: float = 0.5
     teach: float = 0.0
     resident: bool = False
+    refine: int = 0
+    refine_lr: float = 1e-3
+    refine_muon: float = 2e-3
 
 
 class Critics(nn.Module):
@@ -114,7 +121,9 @@ class Critics(nn.Module):
 
 @dataclass
 class DecoderRun:
-    """A run whose tokenizer holds the averaged decoder, and what is trained: `vae`'s decoder, critics, transformer."""
+    """A run whose tokenizer and parallax hold the averaged decoder and refiner, and what is trained: `vae`'s decoder,
+    the refiner, critics, transformer.
+    """
 
     run: DiTRun
     config: DecoderTraining
@@ -126,11 +135,22 @@ class DecoderRun:
     critic_optimisers: Optimisers
     lpips: Lpips
     histories: OwnHistories
+    refiner: Refiner | None = None
+    refiner_ema: Ema | None = None
+
+    def average(self) -> None:
+        """Give the run the averaged decoder and refiner."""
+        self.ema.copy_to(self.run.tokenizer.decoder)
+        if self.refiner_ema is not None and self.run.parallax is not None and self.run.parallax.refiner is not None:
+            self.refiner_ema.copy_to(self.run.parallax.refiner)
 
     def state(self) -> dict[str, object]:
         """What a resume needs beside the transformer's."""
         optimisers = [o.state_dict() for o in self.optimisers + self.critic_optimisers]
-        return {
+        refined = {}
+        if self.refiner is not None and self.refiner_ema is not None:
+            refined = {"refiner": self.refiner.state_dict(), "refiner_ema": self.refiner_ema.state()}
+        return refined | {
             "decoder": self.vae.decoder.state_dict(),
             "decoder_ema": self.ema.state(),
             "critics": self.critics.state_dict(),
@@ -146,7 +166,7 @@ def train(config: DecoderTraining, folder: Path, quiet: bool = False) -> DiTRun:
         while (progress := run.budget.progress(run.step)) < 1.0:
             set_rate(made.optimisers + run.optimisers, rate_at(progress, run.step, config.warmup, config.hold))
             finish_step(run, **train_step(made))
-            made.ema.copy_to(run.tokenizer.decoder)
+            made.average()
             bar.show(progress, step=run.step)
             keep(run, teacher=False)
     except KeyboardInterrupt:
@@ -179,20 +199,27 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
         raise UserError(
             f"The latents in {config.latents!r} are not those of {config.data!r}; give both of one data set."
         )
+    refiner = open_refiner(run, config.refine, config.seed)
     named, muon = vae.decoder.named_parameters(), config.muon or None
     recorded = Recorded(data, data.select("train"), run.device, config.resident)
     made = DecoderRun(
         run, config, recorded, vae, critics, Ema(vae.decoder, config.ema),
-        split_optimisers(named, config.lr, muon, 0.0, lambda n: "stem" in n or "head" in n),
+        split_optimisers(named, config.lr, muon, 0.0, lambda n: "stem" in n or "head" in n)
+        + refiner_optimisers(refiner, config.refine_lr, config.refine_muon),
         split_optimisers(critics.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
-        Lpips().to(run.device), OwnHistories(run, config.rounds, config.reuse, staggered=True),
+        Lpips().to(run.device),
+        OwnHistories(run, config.rounds, config.reuse, staggered=True, whole=refiner is not None),
+        refiner, Ema(refiner, config.ema) if refiner else None,
     )  # fmt: skip
     if run.resumed:
         vae.decoder.load_state_dict(run.resumed["decoder"])
         made.ema.load(run.resumed["decoder_ema"])
+        if made.refiner is not None and made.refiner_ema is not None:
+            made.refiner.load_state_dict(run.resumed["refiner"])
+            made.refiner_ema.load(run.resumed["refiner_ema"])
         critics.load_state_dict(run.resumed["critics"])
         load_optimisers(made.optimisers + made.critic_optimisers, run.resumed["decoder_optimisers"])
-        made.ema.copy_to(run.tokenizer.decoder)
+        made.average()
     run.extra = made.state
     return made
 
@@ -210,8 +237,10 @@ def train_step(made: DecoderRun) -> dict[str, float]:
     choice, generator = step_rng(config.seed, run.step, "choice"), step_generator(config.seed, run.step, "pictures")
     own = choice.random() < config.own
     with run.autocast():
-        latents, video, errors = draw(made, choice, own)
+        latents, video, views, errors = draw(made, choice, own)
         shown = made.vae.decode(made.vae.denormalise(latents)).float()
+        if made.refiner is not None and views is not None:
+            shown = refined(made.refiner, shown, views)
         real, fake = some_pictures(video, shown, config.pictures, generator)
         parts = {"l1": (shown - video).abs().mean(), "lpips": made.lpips(fake, real).float().mean()}
         rebuilt = config.l1 * parts["l1"] + config.lpips * parts["lpips"]
@@ -224,8 +253,12 @@ def train_step(made: DecoderRun) -> dict[str, float]:
             parts[name], loss = error, loss + {"error": config.anchor, "teacher": config.teach}[name] * error
     loss.backward()
     parts["gradient"] = nn.utils.clip_grad_norm_(made.vae.decoder.parameters(), config.clip)
+    if made.refiner is not None and own:
+        parts["refiner_gradient"] = nn.utils.clip_grad_norm_(made.refiner.parameters(), config.clip)
     update(made.optimisers)
     made.ema.update(made.vae.decoder)
+    if made.refiner is not None and made.refiner_ema is not None and own:
+        made.refiner_ema.update(made.refiner)
     if own and run.optimisers:
         parts["maker_gradient"] = nn.utils.clip_grad_norm_(run.dit.parameters(), config.clip)
         update(run.optimisers)
@@ -275,15 +308,20 @@ def balance(rebuilt: Tensor, deceit: Tensor, vae: VideoVAE) -> Tensor:
     return (sizes[0] / (sizes[1] + 1e-8)).clamp(max=1e3).detach()
 
 
-def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Crops of latents (B, 1 + F, C, H, W), guessed or true after the first, and of their real pictures in [-1, 1].
+def draw(
+    made: DecoderRun, choice: np.random.Generator, own: bool
+) -> tuple[Tensor, Tensor, Views | None, dict[str, Tensor]]:
+    """Crops of latents (B, 1 + F, C, H, W), guessed or true after the first, of their real pictures in [-1, 1], and of
+    the views that guesses follow, if a refiner wants them.
 
     Also, with a gradient, where the transformer learns too, the squared `error` of the guesses, and that of the
     `teacher` at other t.
     """
-    run, config, errors = made.run, made.config, {}
+    run, config, errors, views = made.run, made.config, {}, None
     if own:
-        batch, recycled = made.histories.draw(choice)
+        history = made.histories.history(choice)
+        batch, recycled = history.batch, history.recycled
+        views = history.views if made.refiner is not None else None
         noise = torch.randn(batch.target.shape, generator=step_generator(config.seed, run.step, "noise"))
         noise = noise.to(run.device)
         with torch.set_grad_enabled(bool(run.optimisers)):
@@ -299,23 +337,10 @@ def draw(made: DecoderRun, choice: np.random.Generator, own: bool) -> tuple[Tens
         later = batch.target
     latents = torch.cat([batch.first[:, None], later], dim=1)
     video = real_pictures(made, batch, latents.shape[1])
-    return *cut(latents, video, config.crop, made.vae.config.space, choice), errors
+    return *cut(latents, video, config.crop, made.vae.config.space, choice, views), errors
 
 
 def real_pictures(made: DecoderRun, batch: Batch, count: int) -> Tensor:
     """The recorded pictures (B, 1 + ticks * (count - 1), 3, Y, X) that a batch's first `count` latents stand for."""
     ticks = made.run.clips.ticks
     return torch.stack([made.recorded(i, start * ticks, 1 + ticks * (count - 1)) for i, start in batch.places])
-
-
-def cut(
-    latents: Tensor, video: Tensor, crop: tuple[int, int], space: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A random crop of latents (B, F, C, H, W) and the same of their video (B, T, 3, Y, X), another for each clip."""
-    crop = (min(crop[0], latents.shape[-2]), min(crop[1], latents.shape[-1]))
-    small, large = [], []
-    for piece, pictures in zip(latents, video, strict=True):
-        y, x = (int(rng.integers(side - c + 1)) for side, c in zip(piece.shape[-2:], crop, strict=True))
-        small.append(piece[..., y : y + crop[0], x : x + crop[1]])
-        large.append(pictures[..., y * space : (y + crop[0]) * space, x * space : (x + crop[1]) * space])
-    return torch.stack(small), torch.stack(large)

@@ -7,6 +7,8 @@ Does not know of networks, optimisers or runs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
@@ -14,6 +16,21 @@ from torch import Tensor
 from generator.tokenizer.parallax import Seen
 
 NEAR_FLOOR = 0.1  # in 1 / units: beyond ten units the error of a nearness counts as it is, before that by its share
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two pictures (B, 3, Y, X), the look between them (B, 1, 2), the second's place (B, 1, 3), the first's pitch."""
+
+    first: Tensor
+    second: Tensor
+    look: Tensor
+    moves: Tensor
+    pitch: Tensor
+
+    def to(self, device: torch.device) -> Pairs:
+        """The same on a device."""
+        return Pairs(*(v.to(device) for v in (self.first, self.second, self.look, self.moves, self.pitch)))
 
 
 def known_parts(seen: Seen, near: Tensor, pitch: Tensor) -> dict[str, Tensor]:

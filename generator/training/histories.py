@@ -32,7 +32,7 @@ AT_ONCE, ON_A_GPU = 12, 96  # pictures; bounds memory
 @dataclass(frozen=True)
 class History:
     """A batch, its recycled frames (B, F, C to 2C + K, H, W), and the pictures that these follow (B, F, 3, Y, X) with
-    the last of their views, for models that recycle views.
+    the last of their views, or all, for models that recycle views.
     """
 
     batch: Batch
@@ -47,7 +47,8 @@ class OwnHistories:
     At every `reuse`-th draw the newest history ages by a round, or a new batch begins; the last `kept` are drawn from.
     A run that is stopped continues with other histories than one that is not. `begin` draws new batches in place of
     the run, and `name` tells the noises of several from one another. Of `staggered` ones, clips begin in turn: a batch
-    has histories of all ages, and each update fewer clips in common with the last.
+    has histories of all ages, and each update fewer clips in common with the last. `whole` ones keep the views of every
+    tick, not of the last alone.
     """
 
     def __init__(
@@ -59,32 +60,37 @@ class OwnHistories:
         begin: Callable[[], Batch] | None = None,
         name: str = "guess",
         staggered: bool = False,
+        whole: bool = False,
     ) -> None:
         self.run, self.rounds, self.reuse, self.drawn, self.age = run, max(1, rounds), max(1, reuse), 0, 0
         self.begin, self.name = begin or (lambda: run.draw("own history")), name
-        self.staggered = staggered
+        self.staggered, self.whole = staggered, whole
         self.held: deque[History] = deque(maxlen=kept if reuse > 1 else 1)
 
     def draw(self, choice: np.random.Generator) -> tuple[Batch, Tensor]:
         """A batch and its recycled frames (B, F, C to 2C + K, H, W)."""
+        chosen = self.history(choice)
+        return chosen.batch, chosen.recycled
+
+    def history(self, choice: np.random.Generator) -> History:
+        """One of those that are kept."""
         if self.drawn % self.reuse == 0 or not self.held:
             before = self._before()
             generator = step_generator(self.run.config.seed, self.run.step, self.name, self.run.device.type)
-            self.held.append(after_own_guesses(self.run, before, generator))
+            self.held.append(after_own_guesses(self.run, before, generator, self.whole))
         self.drawn += 1
-        chosen = self.held[int(choice.integers(len(self.held)))]
-        return chosen.batch, chosen.recycled
+        return self.held[int(choice.integers(len(self.held)))]
 
     def _before(self) -> History:
         """The history that the next guesses follow: that of a new batch, or the last one, some of it begun anew."""
         if not self.held or (self.age >= self.rounds and not self.staggered):
             self.age = 1
-            return true_history(self.run, self.begin())
+            return true_history(self.run, self.begin(), self.whole)
         last, self.age = self.held[-1], self.age + 1
         rows = list(range((self.age - 2) % self.rounds, len(last.recycled), self.rounds))
         if not rows or not self.staggered:
             return last
-        return replaced(last, true_history(self.run, self.run.draw("own history", count=len(rows))), rows)
+        return replaced(last, true_history(self.run, self.run.draw("own history", count=len(rows)), self.whole), rows)
 
 
 def replaced(old: Any, new: Any, rows: list[int]) -> Any:
@@ -107,7 +113,7 @@ def reprojector(run: DiTRun) -> Reprojector | None:
 
 
 @torch.no_grad()
-def true_history(run: DiTRun, batch: Batch) -> History:
+def true_history(run: DiTRun, batch: Batch, whole: bool = False) -> History:
     """The batch as it is; its true pictures are decoded and moved, for what is guessed next is composed with them."""
     turn = reprojector(run)
     if turn is None:
@@ -115,11 +121,11 @@ def true_history(run: DiTRun, batch: Batch) -> History:
     with run.autocast():
         last = torch.cat([batch.first[:, None], batch.target[:, :-1]], dim=1)
         pictures = to_picture(run.tokenizer.decode(run.tokenizer.denormalise(last))[:, :: run.tokenizer.config.time])
-        return History(batch, batch.recycled, pictures, foreseen(turn, pictures, batch)[1])
+        return History(batch, batch.recycled, pictures, foreseen(turn, pictures, batch, whole)[1])
 
 
 @torch.no_grad()
-def after_own_guesses(run: DiTRun, before: History, generator: torch.Generator) -> History:
+def after_own_guesses(run: DiTRun, before: History, generator: torch.Generator, whole: bool = False) -> History:
     """The history that the student's one-step guesses after `before` make, shown and recycled as play does it."""
     batch, turn = before.batch, reprojector(run)
     noise = torch.randn(batch.target.shape, generator=generator, device=batch.target.device)
@@ -133,19 +139,20 @@ def after_own_guesses(run: DiTRun, before: History, generator: torch.Generator) 
     with run.autocast():
         video = run.tokenizer.decode(run.tokenizer.denormalise(last))[:, :: run.tokenizer.config.time]
         made, views = to_picture(video[:, 1:]).flatten(0, 1), before.views
-        flat = Views(views.pictures[:, :-1].flatten(0, 1), views.inside[:, :-1].flatten(0, 1))
+        flat = ended(views, slice(0, -1))
         shown = turn.compose(flat, made[:, None]).unflatten(0, (len(last), -1))[:, :, 0]
         pictures = torch.cat([before.pictures[:, :1], shown], dim=1)
-        ahead, views = foreseen(turn, pictures, batch)
+        ahead, views = foreseen(turn, pictures, batch, whole)
         if batch.place_channels and batch.ahead is not None:
             ahead = torch.cat([ahead, batch.ahead[:, :, -batch.place_channels :]], dim=2)
         return History(batch, with_ahead(last, ahead), pictures, views)
 
 
-def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor, Views]:
+def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch, whole: bool = False) -> tuple[Tensor, Views]:
     """What lies ahead (B, F, C, H, W) of each picture (B, F, 3, Y, X) on the batch's recorded path.
 
-    And the last of the views that it was encoded from: pictures (B, F, 2, 3, Y, X), the first one being given.
+    And the last of the views that it was encoded from: pictures (B, F, 2, 3, Y, X), the first one being given. Of
+    `whole` ones all: (B, F, 1 + ticks, 3, Y, X).
     """
     flat, look = pictures.flatten(0, 1), batch.look.flatten(0, 1)
     moves = pose = path = None
@@ -156,7 +163,7 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor,
             assert batch.pose is not None, "latents of a place hold the recorded poses"
             pose = batch.pose[:, :-1].flatten(0, 1)
             path = turn.parallax.place.path(pose, look, batch.moves.flatten(0, 1))
-    ahead, last, inside = [], [], []
+    ahead, last, inside, known = [], [], [], []
     at_once = ON_A_GPU if flat.device.type == "cuda" else AT_ONCE
     for k in range(0, len(flat), at_once):
         part = slice(k, k + at_once)
@@ -167,9 +174,25 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch) -> tuple[Tensor,
         if path is not None:
             views = turn.recalled(views, path[part])
         ahead.append(turn(views.pictures).float())
-        last.append(views.pictures[:, [0, -1]])
-        inside.append(views.inside[:, -1:])
+        refines, ticks = (
+            turn.parallax is not None and turn.parallax.refiner is not None,
+            slice(0 if whole else -1, None),
+        )
+        given = views.pictures
+        if refines and views.moved is not None:
+            given = torch.cat([given[:, :1], views.moved], dim=1)
+        last.append(torch.cat([given[:, :1], given[:, 1:][:, ticks]], dim=1))
+        inside.append(views.inside[:, ticks])
+        if refines and views.known is not None:
+            known.append(views.known[:, ticks])
     split = (len(pictures), -1)
-    return torch.cat(ahead).unflatten(0, split), Views(
-        torch.cat(last).unflatten(0, split), torch.cat(inside).unflatten(0, split)
-    )
+    kept = [torch.cat(part).unflatten(0, split) if part else None for part in (last, inside, known)]
+    assert kept[0] is not None and kept[1] is not None
+    return torch.cat(ahead).unflatten(0, split), Views(kept[0], kept[1], known=kept[2])
+
+
+def ended(views: Views, frames: slice) -> Views:
+    """The views after the last tick of these frames of views (B, F, 1 + ticks, ...), as if B * F were a batch."""
+    known = None if views.known is None else views.known[:, frames, -1:].flatten(0, 1)
+    pictures, inside = views.pictures[:, frames][:, :, [0, -1]], views.inside[:, frames, -1:]
+    return Views(pictures.flatten(0, 1), inside.flatten(0, 1), known=known)

@@ -17,7 +17,7 @@ from torch import Tensor
 from controls.errors import UserError
 from generator.data.clips import Dataset
 from generator.data.halls.canvas import Canvas
-from generator.data.halls.depth import nearness
+from generator.data.halls.depth import exact_nearness, nearness
 from generator.data.halls.maps import draw_map
 from generator.training.helpers import step_rng
 from generator.training.windows import to_video
@@ -47,11 +47,11 @@ class KnownDepth:
 class TrueDepth:
     """How near everything is in pictures of *Halls*, from its maps; UserError for other worlds, once it is asked.
 
-    `without` is the setting that does without it.
+    `without` is the setting that does without it; `exact` finds just where rays end.
     """
 
-    def __init__(self, data: Dataset, without: str = "known=0") -> None:
-        self.data, self.without = data, without
+    def __init__(self, data: Dataset, without: str = "known=0", exact: bool = False) -> None:
+        self.data, self.without, self.find = data, without, exact_nearness if exact else nearness
         self._maps: dict[str, Canvas] = {}
 
     def __call__(self, index: int, pose: npt.NDArray[np.float32], rays: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -68,7 +68,7 @@ class TrueDepth:
                     f"The map {entry['map']} is drawn otherwise by now; collect again, or --set {self.without}."
                 )
             self._maps[entry["map"]] = canvas
-        return nearness(self._maps[entry["map"]], pose, meta["hfov"], self.data.size, rays)
+        return self.find(self._maps[entry["map"]], pose, meta["hfov"], self.data.size, rays)
 
 
 def know_depth(data: Dataset, split: str, count: int, seed: int) -> KnownDepth:

@@ -30,7 +30,7 @@ from generator.data.halls.depth import STRETCH
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 from generator.training.body_learning import learn_body, walks_of
-from generator.training.depth_losses import horizon_loss, known_parts, photometric, picture_of, roughness, soften
+from generator.training.depth_losses import Pairs, horizon_loss, known_parts, photometric, picture_of, roughness, soften
 from generator.training.ego_learning import Walk, ego_motion
 from generator.training.helpers import (
     Budget,
@@ -52,6 +52,7 @@ from generator.training.helpers import (
 from generator.training.known_depth import KnownDepth, know_depth
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.parallax_files import WEIGHTS, begin_with, load_parallax
+from generator.training.place_faces import face_place
 from generator.training.place_learning import place_figures, place_loss, place_sizes, stood_on
 from generator.training.place_map import map_place
 from generator.training.windows import to_frames, to_video
@@ -70,7 +71,8 @@ class ParallaxTraining:
     `agree`, `period`, `checkered` and `recall` are what the parallax is kept with (ParallaxConfig); without a period
     the one of the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
     `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) before the
-    ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it. With `kept` the
+    ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it; in worlds of our
+    own so many pictures then find the `faces` of its blocks. With `kept` the
     map and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns. Where there
     is a map it is `bodily`: laws of motion and a relief that are found at once; without, a network learns it.
     """
@@ -85,6 +87,7 @@ class ParallaxTraining:
     levels: int = -1
     recall: float = 0.3
     mapped: int = 1500
+    faces: int = 0
     kept: bool = False
     bodily: bool = True
     pictures: int = 64
@@ -102,21 +105,6 @@ class ParallaxTraining:
     log_every: int = 20
     evaluate_every: int = 400
     save_minutes: float = 2.0
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Two pictures (B, 3, Y, X), the look between them (B, 1, 2), the second's place (B, 1, 3), the first's pitch."""
-
-    first: Tensor
-    second: Tensor
-    look: Tensor
-    moves: Tensor
-    pitch: Tensor
-
-    def to(self, device: torch.device) -> Pairs:
-        """The same on a device."""
-        return Pairs(*(v.to(device) for v in (self.first, self.second, self.look, self.moves, self.pitch)))
 
 
 @dataclass
@@ -205,6 +193,9 @@ def make_map(run: ParallaxRun) -> None:
     if run.parallax.mapped and not run.config.kept:
         known = run.data.meta["world"] == "halls"
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
+    if run.parallax.mapped and run.config.faces and run.parallax.place is not None:
+        stretch, rng = float(run.parallax.stretch.detach()), step_rng(run.config.seed, 0, "faces")
+        face_place(run.parallax.place, stretch, run.data, run.config.faces, rng)
     if run.parallax.place is not None and run.parallax.body is not None:
         run.metrics.add(run.step, **learn_body(run.parallax.place, walks_of(run.data, "train")))
     run.walks.clear()  # an evaluation at this very step told them of the map before
@@ -222,12 +213,13 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
-    sizes |= {"agree": config.agree, **place_sizes(config, data.meta)}
+    begin = load_parallax(config.start) if config.start else None
+    sizes |= {"agree": config.agree, "refine": begin.config.refine if begin else 0, **place_sizes(config, data.meta)}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.kept and not config.start:
         raise UserError("kept = true keeps the map of another parallax or world; give that with --start DIR.")
-    if config.start:
-        begin_with(parallax, load_parallax(config.start), config.start)
+    if begin:
+        begin_with(parallax, begin, config.start)
     if config.known:
         parallax.log_stretch.requires_grad_(False).fill_(math.log(STRETCH))
     depth = [*parallax.depth.named_parameters(), ("log_stretch", parallax.log_stretch)]

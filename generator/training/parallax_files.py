@@ -50,7 +50,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     for name, tensor in own.items():
         if name not in taken:
             taken[name] = tensor
-        elif name.startswith("place.map.") and tensor.dim() == 1 and same:
+        elif same and name.startswith("place.map.") and (tensor.dim() == 1 or ".faces." in name):
             continue  # however many blocks there are
         elif taken[name].shape != tensor.shape:
             grown = tensor if name.startswith("place.") else torch.zeros_like(tensor)

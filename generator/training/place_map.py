@@ -97,7 +97,7 @@ def map_place(parallax: Parallax, data: Dataset, count: int, rng: np.random.Gene
     assert place is not None and place.map is not None, "only a place with levels has a map"
     clips, edge = data.select("train"), math.tan(math.radians(data.meta["hfov"]) / 2)
     fusion, device = Fusion(place.map, place.same), parallax.log_stretch.device
-    true_depth, each, (width, height) = TrueDepth(data, "levels=0"), max(1, count // len(clips)), data.size
+    true_depth, each, (width, height) = TrueDepth(data, "levels=0", exact=True), max(1, count // len(clips)), data.size
     pictures, poses, true = [], [], []
 
     def fuse() -> None:

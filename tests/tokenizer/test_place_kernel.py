@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from generator.tokenizer.place_faces import ROUGH, TEXELS
 from generator.tokenizer.place_map import BELOW, FINEST, UNIT, PlaceMap, Rays, asked_at
 
 PERIOD, EDGE, STRETCH = 512.0, 1.2, 1.2
@@ -21,6 +22,8 @@ def check(device):
     place_map = PlaceMap(PERIOD, 12)
     number = torch.randperm(place_map.blocks)[: place_map.blocks // 60].sort().values
     place_map.fill(number, torch.rand(len(number), 3) * 2 - 1)
+    faced = number[::2]
+    place_map.faces.fill(faced, torch.randint(ROUGH + 3, faced.shape), torch.randint(256, (len(faced), TEXELS**2)))
     place_map = place_map.to(device)
     scale = torch.tensor([4 * PERIOD, 4 * PERIOD, 360.0, 40.0, 100.0])
     pose = ((torch.rand(5, 5) - torch.tensor([0.5, 0.5, 0.0, 0.5, 0.0])) * scale).to(device)
@@ -35,6 +38,8 @@ def check(device):
     if device == "cuda":
         seen = place_map.view_of_kernel(rays, asked)
         assert torch.isclose(seen, want).float().mean() > 0.995
+        fine = place_map.view_of_kernel(rays, asked, fine=True)
+        assert torch.isclose(fine, place_map.view_of_tensors(rays, asked, fine=True)).float().mean() > 0.99
     print("alike")
 
 

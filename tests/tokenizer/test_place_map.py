@@ -8,6 +8,7 @@ import torch
 
 from controls.errors import UserError
 from generator.data.clips import Dataset
+from generator.tokenizer.place_faces import ROUGH, TEXELS
 from generator.tokenizer.place_map import (
     BELOW,
     CELL,
@@ -129,14 +130,18 @@ def test_a_map_comes_back_from_its_state(tower):
             other.load_state_dict({**state, **wrong})
 
 
+@pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(40, 64), (96, 160)])
-def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads):
-    """Anywhere, in and above and below a map of blocks at random; to the last bit."""
+def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads, fine):
+    """Anywhere, in and above and below a map of blocks at random, half of them with faces; to the last bit."""
     generator = torch.Generator().manual_seed(height)
     place_map = PlaceMap(PERIOD, 12)
     where = torch.randint(place_map.blocks, (4000,), generator=generator).unique()
     place_map.fill(where, torch.rand(len(where), 3, generator=generator) * 2 - 1)
+    faced = where[::2]
+    planes = torch.randint(ROUGH + 3, faced.shape, generator=generator)
+    place_map.faces.fill(faced, planes, torch.randint(256, (len(faced), TEXELS**2), generator=generator))
     place_map.sky.copy_(torch.rand(place_map.sky.shape, generator=generator))
     place_map.eye.fill_(105.0)
     pose = torch.rand(3, 5, generator=generator) * torch.tensor([2000.0, 2000.0, 720.0, 100.0, 400.0])
@@ -144,11 +149,12 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = place_map.view(pose, EDGE, STRETCH, height, width)
+        found = place_map.view(pose, EDGE, STRETCH, height, width, fine)
     finally:
         torch.set_num_threads(before)
     rays = Rays(pose, EDGE, STRETCH, height, width)
-    assert torch.equal(found, place_map.view_of_tensors(rays, asked_at(2 * EDGE / width)))
+    assert torch.equal(found, place_map.view_of_tensors(rays, asked_at(2 * EDGE / width), fine))
+    assert torch.equal(found, place_map.view(pose, EDGE, STRETCH, height, width)) is not fine
     assert (found[:, 3] > 0).any() and (found[:, 3] == 0).any()
 
 

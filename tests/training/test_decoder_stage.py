@@ -141,7 +141,7 @@ def test_a_teacher_learns_on_beside_the_one_call(config, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["own_teacher"] < 10 and row["own_teacher"] != row["own_error"] for row in rows)
     made = open_decoder_run(config, tmp_path / "other")
-    errors = decoder.draw(made, np.random.default_rng(0), True)[2]
+    errors = decoder.draw(made, np.random.default_rng(0), True)[3]
     errors["teacher"].backward()
     assert sum(float(p.grad.abs().sum()) for p in made.run.dit.parameters() if p.grad is not None) > 0
 
@@ -161,7 +161,7 @@ def test_a_crop_is_of_the_same_place():
     rows = torch.arange(10.0)[:, None].expand(10, 16)
     latents = rows.expand(2, 3, 4, 10, 16)
     video = rows.repeat_interleave(16, 0).repeat_interleave(16, 1).expand(2, 9, 3, 160, 256)
-    small, large = cut(latents, video, (6, 8), 16, np.random.default_rng(0))
+    small, large, _ = cut(latents, video, (6, 8), 16, np.random.default_rng(0))
     assert small.shape == (2, 3, 4, 6, 8) and large.shape == (2, 9, 3, 96, 128)
     assert torch.equal(small[:, 0, 0, :, 0], large[:, 0, 0, ::16, 0])
     assert cut(latents, video, (20, 20), 16, np.random.default_rng(0))[0].shape == latents.shape
