@@ -17,7 +17,9 @@ from generator.config import PRESETS, build, parallax_sizes
 from generator.data.encoding import encode_dataset
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
+from generator.tokenizer.place_faces import ROUGH, TEXELS
 from generator.tokenizer.place_map import CELL, FINEST, PlaceMap
+from generator.tokenizer.refine import Refiner
 from generator.tokenizer.vae import PRESETS as TOKENIZERS
 from generator.tokenizer.vae import VideoVAE
 from generator.training.helpers import save_tensors
@@ -149,7 +151,7 @@ def fill_cubes(place_map: PlaceMap, share: float = 0.02) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_place(tiny_parallax) -> Parallax:
-    """The tiny parallax in a place of its own."""
+    """The tiny parallax in a place of its own, some of whose blocks have faces, and with a refiner that does much."""
     torch.manual_seed(5)
     made = Parallax(
         dataclasses.replace(tiny_parallax.config, period=PERIOD, checkered=True, levels=6, recall=0.4)
@@ -161,7 +163,13 @@ def tiny_place(tiny_parallax) -> Parallax:
     made.place.map.spread()
     for parameter in made.ego.parameters():
         parameter.copy_(3 * parameter)
-    for parameter in [*made.place.parameters(), *made.ego.parameters()]:
+    faced = made.place.map.where[::3]
+    codes = torch.randint(256, (len(faced), TEXELS**2))
+    made.place.map.faces.fill(faced, torch.randint(ROUGH + 3, faced.shape), codes)
+    made.config = dataclasses.replace(made.config, refine=8)
+    made.refiner = Refiner(8, knows=True).requires_grad_(False)
+    made.refiner.out.weight.copy_(0.1 * torch.randn(made.refiner.out.weight.shape))
+    for parameter in [*made.place.parameters(), *made.ego.parameters(), *made.refiner.parameters()]:
         parameter.copy_(as_stored(parameter).float())
     return made.eval()
 

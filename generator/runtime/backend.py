@@ -19,7 +19,7 @@ from torch import Tensor
 
 from controls.errors import UserError
 from generator.tokenizer.parallax import Seen
-from generator.tokenizer.reproject import Refine, Reprojector, Standing, Views
+from generator.tokenizer.reproject import Reprojector, Standing, Views
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -80,17 +80,18 @@ class LaunchedDecoder(Protocol):
 
 Encoder = Callable[[Tensor], Tensor]
 Perceiver = Callable[[Tensor], Seen]
+Finisher = Callable[[Pixels, Sequence[Tensor]], Pixels]
 
 
 class Reprojection:
     """The last picture moved by the next action and encoded, and the pace of the walk.
 
-    `encode` is `Reprojector.forward`, `perceive` is `Parallax.perceive` and `refine` is `Refiner.forward`, however
-    they are run.
+    `encode` is `Reprojector.forward` and `perceive` is `Parallax.perceive`, however they are run; `refine` stands in
+    for the refiner within `Reprojector.compose`, from and to bytes.
     """
 
     def __init__(
-        self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None, refine: Refine | None = None
+        self, turn: Reprojector, encode: Encoder, perceive: Perceiver | None = None, refine: Finisher | None = None
     ) -> None:
         self.turn, self.encode, self.perceive, self.refine = turn, encode, perceive, refine
         self.device = next(turn.vae.parameters()).device
@@ -146,8 +147,10 @@ class Reprojection:
         assert self.views is not None, "what lies ahead comes before what is made of it"
         if not self.turn.composes:
             return frames
+        if self.refine is not None:
+            return self.refine(frames, self.views.to_refine())
         video = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
-        return to_pixels(self.turn.compose(self.views, video, self.refine))
+        return to_pixels(self.turn.compose(self.views, video))
 
     def state(self) -> State:
         """What the next call depends on beside its inputs, as arrays."""

@@ -173,15 +173,19 @@ class ExplicitDepth(nn.Module):
 
 
 class ExplicitRefine(nn.Module):
-    """`Refiner.forward` of the pictures of one latent frame."""
+    """`Refiner.forward` of the pictures of one latent frame, from and to bytes."""
 
     def __init__(self, refiner: Refiner) -> None:
         super().__init__()
         self.refiner = refiner
 
-    def forward(self, made: Tensor, moved: Tensor, inside: Tensor, *known: Tensor) -> tuple[Tensor]:
-        """made, moved and perhaps known (ticks, 3, Y, X), inside (ticks, 1, Y, X) -> (ticks, 3, Y, X)."""
-        return (self.refiner(made, moved, inside, *known),)
+    def forward(self, frames: Tensor, moved: Tensor, inside: Tensor, *known: Tensor) -> tuple[Tensor]:
+        """frames uint8 (ticks, Y, X, 3), moved and perhaps known (ticks, 3, Y, X), inside (ticks, 1, Y, X) -> uint8
+        (ticks, Y, X, 3).
+        """
+        made = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+        shown = self.refiner(made, moved, inside, *known)
+        return (((shown.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8),)
 
 
 class ExplicitDecode(nn.Module):

@@ -151,12 +151,13 @@ def graph_reprojection(turn: Reprojector, ticks: int, compiler: Compiler) -> Rep
 
     if turn.parallax.refiner is None:
         return Reprojection(turn, encode, perceive)
-    channels = (3, 3, 1, 3) if turn.parallax.refiner.knows else (3, 3, 1)
-    example = tuple(torch.zeros(ticks, count, high, wide) for count in channels)
+    channels = (3, 1, 3) if turn.parallax.refiner.knows else (3, 1)
+    frames = torch.zeros(ticks, high, wide, 3, dtype=torch.uint8)
+    example = (frames, *(torch.zeros(ticks, count, high, wide) for count in channels))
     refiner = compiler(ExplicitRefine(turn.parallax.refiner), example)
 
-    def refine(*pictures: Tensor) -> Tensor:
-        return torch.from_numpy(np.array(refiner([np.ascontiguousarray(part.numpy()) for part in pictures])[0]))
+    def refine(frames: Pixels, views: Sequence[Tensor]) -> Pixels:
+        return np.array(refiner([frames, *(part.numpy() for part in views)])[0])
 
     return Reprojection(turn, encode, perceive, refine)
 

@@ -144,7 +144,7 @@ class Body(nn.Module):
         off = place.apart(here, there)
         kept = torch.stack([self.carry[0] ** k for k in range(1, TICKS + 1)])
         known = (off.norm(dim=-1) < ASTRAY).to(state)[:, None]
-        speed = state[:, :2] + off.to(state) * kept[-1] / kept.sum()
+        speed = state[:, :2] + off.to(state) * (kept[-1] / kept.sum()).to(state)
         rise = state[:, 2:3] + state[:, 3:4] * (here[:, 4:] - there[:, 4:]).to(state) / TICKS
         return torch.cat([speed, rise, state[:, 3:]], dim=-1) * known
 

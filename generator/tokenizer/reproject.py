@@ -24,7 +24,6 @@ from generator.tokenizer.devices import centres
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
 
-Refine = Callable[..., Tensor]  # as Refiner.forward
 Standing = tuple[float, float, float] | None  # x, y in map units and yaw in degrees, in worlds that are one place
 
 SOFT = 5  # pixels of half the size over which pictures are softened before they are compared
@@ -162,19 +161,18 @@ class Reprojector(nn.Module):
         pictures = torch.cat([views.pictures[:, :1], told], dim=1)
         return replace(views, pictures=pictures, known=shown.unflatten(0, path.shape[:2]), moved=views.pictures[:, 1:])
 
-    def compose(self, views: Views, frames: Tensor, refine: Refine | None = None) -> Tensor:
+    def compose(self, views: Views, frames: Tensor) -> Tensor:
         """What is shown of decoded frames (B, ticks, 3, Y, X) in [-1, 1], byte-valued, where these views lay ahead.
 
         The decoder's picture is right about colours and soft in detail, a moved picture is sharp and wrong where
-        something was uncovered or is misjudged. A refiner decides, where there is one; `refine` stands in for it, when
-        it runs elsewhere. Else the views are shown wherever both, softened alike, agree. (After Liu et al. 2021,
-        Infinite Nature: move, then mend.)
+        something was uncovered or is misjudged. A refiner decides, where there is one. Else the views are shown
+        wherever both, softened alike, agree. (After Liu et al. 2021, Infinite Nature: move, then mend.)
         """
         if self.parallax is None or not self.composes:
             return frames
         made, ticks = frames.flatten(0, 1).float().contiguous(), frames.shape[1]
         if self.parallax.refiner is not None:
-            shown = (refine or self.parallax.refiner)(made, *views.to_refine())
+            shown = self.parallax.refiner(made, *views.to_refine())
         else:
             moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
             share = agreement(moved, made, self.parallax.config.agree)

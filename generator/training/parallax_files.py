@@ -39,7 +39,8 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     """Take over weights; a parallax that knew no place gets used to one. UserError when the rest has other sizes."""
     old, new = begin.config, parallax.config
     given = {
-        name: getattr(new, name) for name in ("agree", "period", "checkered", "levels", "recall", "hidden", "bodily")
+        name: getattr(new, name)
+        for name in ("agree", "period", "checkered", "levels", "recall", "hidden", "bodily", "refine")
     }
     if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
@@ -51,7 +52,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
         if name not in taken:
             taken[name] = tensor
         elif same and name.startswith("place.map.") and (tensor.dim() == 1 or ".faces." in name):
-            continue  # however many blocks there are
+            continue  # however many blocks and faces there are
         elif taken[name].shape != tensor.shape:
             grown = tensor if name.startswith("place.") else torch.zeros_like(tensor)
             if not name.startswith("place."):

@@ -23,7 +23,7 @@ def test_what_lies_ahead_is_taken_from_the_map_where_the_picture_does_not_show_i
     """The map's own view stays as it is; what turns into view, and what the map contradicts, is the map's."""
     turn, stretch = Reprojector(tiny_vae, 100.0, tiny_place), float(tiny_place.stretch)
     pose = torch.tensor([[300.0, 77.0, 200.0, 4.0, 0.0]])
-    true = tiny_place.place.map.view(pose, turn.edge, stretch, 64, 64)[:, :3].clamp(-1, 1)
+    true = tiny_place.place.map.view(pose, turn.edge, stretch, 64, 64, fine=True)[:, :3].clamp(-1, 1)
     right = torch.ones(1, 1, 1, 64, 64)
     right[..., 32:] = 0.0
     near = (true + 0.05 * torch.randn(true.shape)).clamp(-1, 1)
@@ -39,8 +39,9 @@ def test_what_lies_ahead_is_taken_from_the_map_where_the_picture_does_not_show_i
 def test_a_picture_of_another_world_dissolves_into_the_place(tiny_vae, tiny_place):
     """Its own view is familiar, noise is not: that stays at first, and what is strange fades frame by frame."""
     turn, pose = Reprojector(tiny_vae, 100.0, tiny_place), torch.tensor([[300.0, 77.0, 200.0, 4.0, 0.0]])
-    view = tiny_place.place.map.view(pose, turn.edge, float(tiny_place.stretch), 64, 64)[:, :3].clamp(-1, 1)
-    other, given = -view, (pose, turn.edge, float(tiny_place.stretch))
+    given = (pose, turn.edge, float(tiny_place.stretch))
+    view = tiny_place.place.map.view(*given, 64, 64, fine=True)[:, :3].clamp(-1, 1)
+    other = -view
     coarse = tiny_place.place.map.view(*given, 20, 32)[:, :3].repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert tiny_place.place.unlike(coarse, *given) < 0.01 < 0.3 < tiny_place.place.unlike(-coarse, *given)
     views = Views(torch.stack([other, other], dim=1), torch.ones(1, 1, 1, 64, 64))

@@ -73,7 +73,7 @@ def test_histories_age_and_begin_anew(run, monkeypatch):
     made, guess = [], after_own_guesses
     monkeypatch.setattr(
         "generator.training.histories.after_own_guesses",
-        lambda run, before, generator: (made.append(before), guess(run, before, generator))[1],
+        lambda run, before, *rest: (made.append(before), guess(run, before, *rest))[1],
     )
     histories = OwnHistories(run, rounds=2, reuse=2)
     for step in range(12):
