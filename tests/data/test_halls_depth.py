@@ -9,7 +9,7 @@ from torch import nn
 
 from generator.config import build
 from generator.data.halls.canvas import SKY, Canvas
-from generator.data.halls.depth import STRETCH, nearness, ray_slopes
+from generator.data.halls.depth import STRETCH, exact_nearness, nearness, ray_slopes
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
 
@@ -69,3 +69,22 @@ def test_the_warp_finds_the_wall_where_the_map_has_it():
     column = 160  # right of the middle, on the wall before and after
     was = (grid[0, 80, column, 0] + 1) / 2 * 256
     assert (was - 128).item() == pytest.approx((column + 0.5 - 128) * 256 / 320, abs=0.6)
+
+
+@pytest.mark.parametrize("pitch", [0.0, 20.0, -25.0])
+def test_exact_rays_end_where_steps_find_something_or_just_before(pitch):
+    """Steps go past a surface by up to one of them; from cell to cell the surface itself is met."""
+    poses = np.array([[400.0, 240.0, 41.0, yaw, pitch] for yaw in (0.0, 37.0, 90.0, 200.0, 315.0)])
+    for canvas in (hall(), hall(SKY, True)):
+        stepped, exact = (find(canvas, poses, HFOV) for find in (nearness, exact_nearness))
+        assert ((stepped > 0) != (exact > 0)).mean() < 0.01
+        both = (stepped > 0) & (exact > 0)
+        off = 1 / stepped[both] - 1 / exact[both]
+        assert both.mean() > 0.3 and np.percentile(off, 1) > -0.01
+        assert np.percentile(off, 99) < 2.0 + 0.01 / exact[both].min()
+
+
+def test_an_exact_floor_is_as_far_below_as_it_is():
+    found = exact_nearness(hall(), np.array([[400.0, 240.0, 41.0, 0.0, 0.0]]), HFOV, rays=(256, 160))[0]
+    _, down = ray_slopes(HFOV, (256, 160), (256, 160))
+    assert 1 / found[150, 128] == pytest.approx(41.0 / down[150], abs=1e-3)

@@ -185,6 +185,16 @@ def test_where_it_is_tells_how_fast_a_body_was():
     assert (place.body.corrected(place, after, true, elsewhere) == 0).all(), "a new walk"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_pace_on_the_processor_is_corrected_by_a_body_on_a_gpu():
+    """The bug: a clip's first pace, drawn on the processor, met the body's carry on the GPU."""
+    place = ground()
+    given = (STANDING.clone(), torch.zeros(1, 5), torch.ones(1, 5))
+    want = place.body.corrected(place, *given)
+    place.body.cuda()
+    torch.testing.assert_close(place.body.corrected(place, *given), want)
+
+
 def test_clips_that_are_encoded_in_bf16_walk_as_exactly():
     """The bug: within autocast the pushes were bf16."""
     place, pose = ground(), (100.0, 200.0, 30.0, 0.0, EYE)

@@ -8,7 +8,7 @@ import torch
 
 from controls.errors import UserError
 from generator.data.clips import Dataset
-from generator.tokenizer.place_faces import ROUGH, TEXELS
+from generator.tokenizer.place_faces import BEFORE, DEPTH, ROUGH, TEXELS
 from generator.tokenizer.place_map import (
     BELOW,
     CELL,
@@ -156,6 +156,41 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads, fine
     assert torch.equal(found, place_map.view_of_tensors(rays, asked_at(2 * EDGE / width), fine))
     assert torch.equal(found, place_map.view(pose, EDGE, STRETCH, height, width)) is not fine
     assert (found[:, 3] > 0).any() and (found[:, 3] == 0).any()
+
+
+def test_a_face_shows_its_texels_where_its_plane_is(tower):
+    """The side of the tower that looks west gets a chequered face, 1 map unit to a texel, as it would be painted."""
+    number = tower.where.long()[tower.number(*torch.tensor([[225.0], [105.0], [10.0]]))[0][0] == tower.where]
+    assert len(number) == 1
+    tower.palette[254] = torch.tensor([0.0, 1.0, 0.0])
+    what = torch.where((torch.arange(16) // 4 + torch.arange(16) % 4) % 2 == 0, 254, 0)[None]
+    tower.faces.fill(number, torch.tensor([round(BEFORE / DEPTH)]), what)
+    pose = torch.tensor([[204.0, 105.0, 0.0, 0.0]])
+    coarse, fine = (tower.view(pose, EDGE, STRETCH, 160, 256, fine=fine) for fine in (False, True))
+    changed = (fine != coarse).any(1)[0] & (fine[0, 3] > UNIT / 300)  # of this tower, not of one that repeats it
+    assert changed.any() and torch.equal(fine[:, 3], coarse[:, 3])
+    rays = Rays(pose, EDGE, STRETCH, 160, 256)
+    y, z = (v[0].expand(160, 256) for v in (105.0 + rays.north * 20.0, rays.up * 20.0))  # on the plane x = 224
+    texel = (y.remainder(4.0).long() + (z + BELOW).remainder(4.0).long()) % 2 == 0
+    inside = (y.remainder(4.0) - 2).abs().lt(1.9) & ((z + BELOW).remainder(4.0) - 2).abs().lt(1.9)
+    block = (y >= 104) & (y < 108) & ((z + BELOW) // FINEST == (10 + BELOW) // FINEST)
+    assert torch.equal(changed[block & inside], texel[block & inside]) and not changed[~block & inside].any()
+
+
+def test_faces_come_back_from_a_state_and_maps_without_any_are_as_they_were(tower):
+    other, count = PlaceMap(PERIOD, 12), 5
+    tower.faces.fill(tower.where[:count], torch.arange(count), torch.randint(256, (count, TEXELS**2)))
+    state = tower.state_dict()
+    other.load_state_dict(state)
+    assert torch.equal(other.faces.what, tower.faces.what) and torch.equal(other.faces.starts, tower.faces.starts)
+    other.load_state_dict({name: value for name, value in state.items() if "faces" not in name})
+    assert len(other.faces.at) == 0 and not other.faces.starts.any()
+    for wrong in (
+        {"faces.at": state["faces.at"].flip(0)}, {"faces.plane": state["faces.plane"] + 243},
+        {"faces.what": state["faces.what"][:, 1:]}, {"faces.at": state["faces.at"] + tower.blocks},
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match="none of this map's"):
+            other.load_state_dict({**state, **wrong})
 
 
 def test_a_pose_that_is_not_finite_is_told(tower):

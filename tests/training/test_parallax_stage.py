@@ -22,6 +22,7 @@ from generator.training.ego_learning import ego_motion, walk_of
 from generator.training.helpers import step_rng
 from generator.training.known_depth import know_depth
 from generator.training.parallax import ParallaxTraining, load_parallax, open_run, train
+from generator.training.place_faces import face_place
 from generator.training.place_learning import stood_on
 from generator.training.place_map import map_place
 from generator.training.windows import to_video
@@ -330,6 +331,28 @@ def test_a_map_by_true_depth_looks_as_the_recordings_do(houses):
                 found.append(float((view - picture).square().mean()))
     assert np.mean(errors) < 0.6 * np.mean(others), (np.mean(errors), np.mean(others))
     assert 1000 < len(parallax.place.map.where) < parallax.place.map.blocks / 4
+
+
+def test_faces_make_views_more_like_the_recordings(houses):
+    """Of the recordings themselves; each block keeps its place, and the palette is of both."""
+    data = Dataset.open(houses)
+    walked = np.concatenate([stood_on(data.clip(index).pose) for index in data.select("train")])
+    period = 64.0 * np.ceil(np.ptp(walked[:, :2], axis=0).max() / 64) + 512
+    parallax = Parallax(ParallaxConfig(size=data.size, period=float(period), levels=10)).requires_grad_(False)
+    parallax.place.remember(torch.from_numpy(walked).float())
+    map_place(parallax, data, 60, np.random.default_rng(0), known=True)
+    place_map, rng = parallax.place.map, np.random.default_rng(1)
+    where = place_map.where.clone()
+    face_place(parallax.place, 1.2, data, 40, rng)
+    assert torch.equal(place_map.where, where) and len(place_map.faces.at) > 100
+    edge, off = float(np.tan(np.deg2rad(data.meta["hfov"]) / 2)), {False: [], True: []}
+    for index in data.select("train"):
+        clip = data.clip(index)
+        for frame in (5, 20, 35):
+            picture, pose = to_video(clip.frames(frame, 1)), torch.from_numpy(clip.pose[frame, PLAN]).float()[None]
+            for fine, found in off.items():
+                found.append(float((place_map.view(pose, edge, 1.2, 160, 256, fine)[:, :3] - picture).abs().mean()))
+    assert np.mean(off[True]) < 0.95 * np.mean(off[False]), {name: np.mean(values) for name, values in off.items()}
 
 
 def test_who_rises_or_falls_does_not_stand():
