@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from controls.errors import UserError
 from controls.machine import threads_of_use
 
 Command = Callable[[argparse.Namespace], int]
+# Several libraries compute in turn there, each with threads of its own: torch's then wait without keeping a core busy.
+PATIENT = ("play", "benchmark", "evaluate")
 STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "decoder", "all")
 
 
@@ -28,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, "play")
+    if words[0] in PATIENT:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         args = parser_for(words[0]).parse_args(words)
         command: Command = args.command

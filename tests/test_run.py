@@ -1,6 +1,7 @@
 """The command table: help, mistakes as one line and exit code 2, and a whole training at debug size, then played."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,17 @@ def test_words_that_do_not_parse_exit_with_two(words, capsys):
     with pytest.raises(SystemExit) as left:
         run.main(words)
     assert left.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "policy"), [("play", "PASSIVE"), ("doctor", None)])
+def test_threads_of_one_library_do_not_spin_while_another_computes(command, policy, monkeypatch):
+    """Of two cores, torch's waiting threads took one from OpenVINO and from the rays through the map."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    seen = []
+    found = (*run.COMMANDS[command][:2], lambda args: seen.append(os.environ.get("OMP_WAIT_POLICY")) or 0)
+    monkeypatch.setitem(run.COMMANDS, command, found)
+    assert run.main([command]) == 0 and seen == [policy]
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
 
 
 def test_ctrl_c_is_not_a_traceback(monkeypatch, capsys):

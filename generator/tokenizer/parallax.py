@@ -28,7 +28,7 @@ HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: ho
 HINTS = HINT_ROWS * HINT_COLUMNS + 1  # and the horizon
 FAMILIAR, FOREIGN = 0.16, 0.28  # levels between a picture of the place and its map's view, and another picture
 LOOKS = 2  # action fields that are no keys
-FADING = 0.9  # of what is strange, per latent frame
+FADING, FADED = 0.9, 0.01  # of what is strange, per latent frame; and when it is over
 STILL = 0.006  # units per tick; a smaller predicted move is none, so that a standing camera stands
 
 
@@ -206,7 +206,8 @@ class Parallax(nn.Module):
 
     def strange(self, pace: Tensor) -> Tensor:
         """How strange (B,) to a place the picture still is that a walk at this pace began from."""
-        return pace[:, -POSE - 1].float()
+        strange = pace[:, -POSE - 1].float()
+        return strange.masked_fill(strange < FADED, 0.0)
 
     def hidden(self, pace: Tensor) -> Tensor:
         """What the ego-motion, or the body, remembers of a pace (B, Z)."""

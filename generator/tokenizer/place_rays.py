@@ -88,15 +88,18 @@ def look(first, last, rays, distances, place, colours, faces, seen, met):  # typ
             roof[d] = np.float32(top) * size[d]
         for s in range(strides):
             roofs[s] = roof[s * STRIDE : (s + 1) * STRIDE].max()
-        for r in range(up.shape[1]):
-            rise, code, nearness = up[n, r], 0, np.float32(0.0)
-            for s in range(strides):
+        passed = 0  # strides that the row below went above, as then do those above it: rows rise from the last on
+        for r in range(up.shape[1] - 1, -1, -1):
+            rise, code, nearness, above_all = up[n, r], 0, np.float32(0.0), True
+            for s in range(passed, strides):
                 begin, end = s * STRIDE, min((s + 1) * STRIDE, count)
                 first_height, last_height = rise * far[begin] + above[n], rise * far[end - 1] + above[n]
                 if rise <= 0 and first_height < 0:
                     break  # below the map
                 if min(first_height, last_height) >= roofs[s]:
+                    passed = s + 1 if above_all else passed
                     continue
+                above_all = False
                 for d in range(begin, end):
                     height = rise * far[d] + above[n]
                     if height < 0 or height >= roof[d]:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.tokenizer import devices
 from generator.tokenizer.devices import centres
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
@@ -155,8 +156,9 @@ class Reprojector(nn.Module):
             within = within + 2.0 * strange[:, None].to(within)
         within = within.expand(path.shape[:2]).reshape(-1, 1, 1, 1)
         share = agreement(moved, shown, within) * views.inside.flatten(0, 1)
-        told = (shown + share * (moved - shown)).unflatten(0, path.shape[:2])
-        if strange is not None:  # what the place's map shows is not what stands there yet
+        told = torch.lerp(shown, moved, share).unflatten(0, path.shape[:2])
+        if strange is not None and not (devices.at_hand(strange) and not strange.any()):
+            # what the place's map shows is not what stands there yet
             shown = shown + strange.repeat_interleave(ticks)[:, None, None, None].to(shown) * (moved - shown)
         pictures = torch.cat([views.pictures[:, :1], told], dim=1)
         return replace(views, pictures=pictures, known=shown.unflatten(0, path.shape[:2]), moved=views.pictures[:, 1:])
