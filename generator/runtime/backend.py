@@ -121,12 +121,8 @@ class Reprojection:
         self._go_on(self._paced(pose))
 
     def _paced(self, pose: Sequence[float] | npt.NDArray[Any]) -> Tensor:
-        place = self.turn.parallax.place if self.turn.parallax else None
-        if place is None:
-            return self.pace
-        x, y, yaw, pitch, height = (float(value) for value in pose)
-        within = [[x % place.period, y % place.period, yaw % 360.0, pitch, height]]
-        return self.turn.at(self.pace, torch.tensor(within, device=self.pace.device))
+        given = torch.tensor([[float(value) for value in pose]], device=self.pace.device)
+        return self.turn.at(self.pace, given)
 
     def _video(self, picture: Pixels) -> Tensor:
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -110,10 +110,12 @@ class Reprojector(nn.Module):
         return x, y, yaw
 
     def at(self, pace: Tensor, pose: Tensor | None) -> Tensor:
-        """The pace (B, Z) at another pose (B, 5), where the world is one place."""
+        """The pace (B, Z) at another pose (B, 5), wherever the place repeats, where the world is one place."""
         if pose is None or self.parallax is None or self.parallax.place is None:
             return pace
-        return self.parallax.set_at(pace, pose)
+        period = self.parallax.place.period
+        within = [pose[:, :2].float().remainder(period), pose[:, 2:3].float().remainder(360.0), pose[:, 3:].float()]
+        return self.parallax.set_at(pace, torch.cat(within, dim=1))
 
     def views(self, picture: Tensor, look: Tensor, moves: Tensor | None = None, seen: Seen | None = None) -> Tensor:
         """The picture (B, 3, Y, X), then its view after each tick of look (B, ticks, 2): (B, 1 + ticks, 3, Y, X).

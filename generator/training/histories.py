@@ -163,7 +163,7 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch, whole: bool = Fa
             assert batch.pose is not None, "latents of a place hold the recorded poses"
             pose = batch.pose[:, :-1].flatten(0, 1)
             path = turn.parallax.place.path(pose, look, batch.moves.flatten(0, 1))
-    ahead, last, inside, known = [], [], [], []
+    ahead, last, inside, known, ticks = [], [], [], [], slice(0 if whole else -1, None)
     at_once = ON_A_GPU if flat.device.type == "cuda" else AT_ONCE
     for k in range(0, len(flat), at_once):
         part = slice(k, k + at_once)
@@ -174,10 +174,7 @@ def foreseen(turn: Reprojector, pictures: Tensor, batch: Batch, whole: bool = Fa
         if path is not None:
             views = turn.recalled(views, path[part])
         ahead.append(turn(views.pictures).float())
-        refines, ticks = (
-            turn.parallax is not None and turn.parallax.refiner is not None,
-            slice(0 if whole else -1, None),
-        )
+        refines = turn.parallax is not None and turn.parallax.refiner is not None
         given = views.pictures
         if refines and views.moved is not None:
             given = torch.cat([given[:, :1], views.moved], dim=1)
