@@ -249,6 +249,19 @@ def place_folder(make_world):
     return make_world(place=True)
 
 
+class PlainDistance(torch.nn.Module):
+    """Stands for LPIPS, whose weights a test machine may not have."""
+
+    def forward(self, first, second):
+        return (first - second).square().mean((1, 2, 3))
+
+
+@pytest.fixture
+def plain_distance(monkeypatch):
+    """The decoder stage without the network that LPIPS needs."""
+    monkeypatch.setattr("generator.training.decoder.Lpips", PlainDistance)
+
+
 @pytest.fixture
 def with_bf16(monkeypatch):
     """A processor that has bf16, or imitates it, so that torch's automatic backend is always the same."""

@@ -27,17 +27,7 @@ from generator.training.decoder import (
 )
 from generator.training.helpers import split_optimisers
 
-
-class PlainDistance(torch.nn.Module):
-    """Stands for LPIPS, whose weights a test machine may not have."""
-
-    def forward(self, first, second):
-        return (first - second).square().mean((1, 2, 3))
-
-
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    monkeypatch.setattr(decoder, "Lpips", PlainDistance)
+pytestmark = pytest.mark.usefixtures("plain_distance")
 
 
 def learned(folder):

@@ -11,22 +11,11 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.tokenizer.refine import Refiner
 from generator.tokenizer.reproject import Views
-from generator.training import decoder
 from generator.training.decoder import DecoderTraining, open_decoder_run, train
 from generator.training.helpers import step_rng
 from generator.training.refining import cut, refined
 
-
-class PlainDistance(torch.nn.Module):
-    """Stands for LPIPS, whose weights a test machine may not have."""
-
-    def forward(self, first, second):
-        return (first - second).square().mean((1, 2, 3))
-
-
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    monkeypatch.setattr(decoder, "Lpips", PlainDistance)
+pytestmark = pytest.mark.usefixtures("plain_distance")
 
 
 @pytest.fixture
