@@ -55,6 +55,28 @@ def on_face(number, start, slopes, above, far, place, faces):  # type: ignore[no
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def columns_along(n, c, rays, distances, place, column, size, roof, roofs):  # type: ignore[no-untyped-def]
+    """Fill, for each distance (D,) of a picture's column, where the column of blocks begins that it is over, how large
+    those are and how high the highest ends, and for each stride of them how high.
+    """
+    start, east, north = rays[:3]
+    far, kinds = distances
+    tops0, tops1, tops2, cells, heights, period, finest = place[3:]
+    for d in range(len(far)):
+        kind = kinds[d]
+        side = cells >> kind
+        size[d] = finest * np.float32(1 << kind)
+        x = (start[n, 0] + east[n, c] * far[d]) % period
+        y = (start[n, 1] + north[n, c] * far[d]) % period
+        number = min(int(y / size[d]), side - 1) * side + min(int(x / size[d]), side - 1)
+        column[d] = number * ((heights >> kind) + 2) + 1
+        top = tops0[number] if kind == 0 else tops1[number] if kind == 1 else tops2[number]
+        roof[d] = np.float32(top) * size[d]
+    for s in range(len(roofs)):
+        roofs[s] = roof[s * STRIDE : (s + 1) * STRIDE].max()
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def look(first, last, rays, distances, place, colours, faces, seen, met):  # type: ignore[no-untyped-def]
     """Fill `seen`, the view float32 (n, 4, h, w), in columns [first, last) of all n * w, from left to right, and `met`
     (n, h, w), if it has that shape, with the distances at which rays met one of the finest blocks, 0 elsewhere.
@@ -67,7 +89,7 @@ def look(first, last, rays, distances, place, colours, faces, seen, met):  # typ
     """
     start, east, north, up, above, turn, slope = rays
     far, kinds = distances
-    codes0, codes1, codes2, tops0, tops1, tops2, cells, heights, period, finest = place
+    codes0, codes1, codes2, heights = place[0], place[1], place[2], place[7]
     palette, sky, unit = colours
     starts = faces[0]
     count, wide = len(far), east.shape[1]
@@ -76,18 +98,7 @@ def look(first, last, rays, distances, place, colours, faces, seen, met):  # typ
     roof, roofs = np.empty(count, np.float32), np.zeros(strides, np.float32)
     for at in range(first, last):
         n, c = at // wide, at % wide
-        for d in range(count):
-            kind = kinds[d]
-            side = cells >> kind
-            size[d] = finest * np.float32(1 << kind)
-            x = (start[n, 0] + east[n, c] * far[d]) % period
-            y = (start[n, 1] + north[n, c] * far[d]) % period
-            number = min(int(y / size[d]), side - 1) * side + min(int(x / size[d]), side - 1)
-            column[d] = number * ((heights >> kind) + 2) + 1
-            top = tops0[number] if kind == 0 else tops1[number] if kind == 1 else tops2[number]
-            roof[d] = np.float32(top) * size[d]
-        for s in range(strides):
-            roofs[s] = roof[s * STRIDE : (s + 1) * STRIDE].max()
+        columns_along(n, c, rays, distances, place, column, size, roof, roofs)
         passed = 0  # strides that the row below went above, as then do those above it: rows rise from the last on
         for r in range(up.shape[1] - 1, -1, -1):
             rise, code, nearness, above_all = up[n, r], 0, np.float32(0.0), True
