@@ -28,16 +28,17 @@ SKY = 1800.0  # map units from which on all is sky
 SHORT = 1.5 * FINEST  # how far before its end a ray surely met nothing
 SAMPLES = 24  # of what a ray went through
 BEHIND = (0.25 * FINEST, 1.25 * FINEST)  # map units past a surface: it is two blocks thick, few rays slip through
+JUST_BEHIND = (0.25, 0.5)  # the same where depth is exact: what lies farther behind an edge is not there
 LEAST, SHARE = 3, 0.3  # rays that must end in a block, and their share of all that reach it
 AT_ONCE = 16  # pictures
 TURN = 0.6180339887  # of the samples' places from ray to ray: they never line up
 
 
 class Fusion:
-    """Sums over blocks and sky while pictures are fused."""
+    """Sums over blocks and sky while pictures are fused; blocks are marked so far `behind` where rays end."""
 
-    def __init__(self, place_map: PlaceMap, same: list[list[float]]) -> None:
-        self.map, self.same = place_map, same
+    def __init__(self, place_map: PlaceMap, same: list[list[float]], behind: tuple[float, ...] = BEHIND) -> None:
+        self.map, self.same, self.behind = place_map, same, behind
         blocks, sky = place_map.blocks, place_map.sky.shape[0] * place_map.sky.shape[1]
         device = place_map.sky.device
         self.ended, self.passed = torch.zeros(blocks, device=device), torch.zeros(blocks, device=device)
@@ -62,7 +63,7 @@ class Fusion:
         along = CELL + surely[..., None] * share
         each = (surely / (SAMPLES * FINEST))[..., None].expand_as(along)  # blocks that a sample stands for
         for step in self.same:
-            for behind in BEHIND:
+            for behind in self.behind:
                 number, within = self._number(rays, step, (far + behind)[..., None])
                 chosen = within[..., 0] & near
                 number, weight = number[..., 0][chosen], 1 / far[chosen].clamp(min=CELL)
@@ -96,7 +97,7 @@ def map_place(parallax: Parallax, data: Dataset, count: int, rng: np.random.Gene
     place = parallax.place
     assert place is not None and place.map is not None, "only a place with levels has a map"
     clips, edge = data.select("train"), math.tan(math.radians(data.meta["hfov"]) / 2)
-    fusion, device = Fusion(place.map, place.same), parallax.log_stretch.device
+    fusion, device = Fusion(place.map, place.same, JUST_BEHIND if known else BEHIND), parallax.log_stretch.device
     true_depth, each, (width, height) = TrueDepth(data, "levels=0", exact=True), max(1, count // len(clips)), data.size
     pictures, poses, true = [], [], []
 
