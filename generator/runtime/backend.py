@@ -118,11 +118,8 @@ class Reprojection:
         """Go on from another pose (5,): x, y in map units, yaw and pitch in degrees, and the eye's height. What the
         ego-motion remembers stays; nothing changes where the world is no place.
         """
-        self._go_on(self._paced(pose))
-
-    def _paced(self, pose: Sequence[float] | npt.NDArray[Any]) -> Tensor:
         given = torch.tensor([[float(value) for value in pose]], device=self.pace.device)
-        return self.turn.at(self.pace, given)
+        self._go_on(self.turn.at(self.pace, given))
 
     def _video(self, picture: Pixels) -> Tensor:
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -21,7 +21,7 @@ from generator.model.dit import CausalDiT, DiTConfig
 from generator.model.kv_cache import filled_slots, slot_of
 from generator.model.layers import modulate
 from generator.model.rope import split_pairs, time_angles
-from generator.runtime.backend import level_of
+from generator.runtime.backend import level_of, to_bytes
 from generator.tokenizer.parallax import DepthNet
 from generator.tokenizer.refine import Refiner
 from generator.tokenizer.reproject import Reprojector
@@ -184,8 +184,7 @@ class ExplicitRefine(nn.Module):
         (ticks, Y, X, 3).
         """
         made = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
-        shown = self.refiner(made, moved, inside, *known)
-        return (((shown.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8),)
+        return (to_bytes(self.refiner(made, moved, inside, *known)[None]),)
 
 
 class ExplicitDecode(nn.Module):

@@ -18,11 +18,8 @@ import torch
 from torch import Tensor, nn
 
 TEXELS = 4  # of a face along each side
-STEPS, DEPTH, BEFORE = (
-    80,
-    0.1,
-    2.0,
-)  # planes along an axis: how many, map units between two, the first so far before a block
+STEPS = 80  # planes along an axis
+DEPTH, BEFORE = 0.1, 2.0  # map units between two of them, and how far before a block the first is
 ROUGH = 3 * STEPS  # from here on: no plane, only an axis to look along
 FARTHEST = 3.0  # map units along the heading from where a ray asked to where it crosses the plane
 INSIDE = 0.999  # of a block, at most
