@@ -51,6 +51,20 @@ PRESETS: dict[str, dict[str, Any]] = {
             "reproject": True,
         },
     },
+    # the paper's own architecture at pocket's size: it recycles the last frame as it is (`run.py compare`)
+    "aapt-pocket": {
+        "picture": PICTURE,
+        "tokenizer": "pocket",
+        "dit": {
+            "latent_channels": 32,
+            "height": 10,
+            "width": 16,
+            "model_width": 320,
+            "depth": 8,
+            "heads": 5,
+            "window": 11,
+        },
+    },
     "base": {
         "picture": PICTURE,
         "tokenizer": "paper",
