@@ -68,32 +68,44 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Apply one update from the gradients."""
+        """Apply one update from the gradients; matrices of one shape are made orthogonal together, in few launches."""
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(state["momentum"], group["momentum"])
-                update = parted(orthogonalise(whole(ahead).flatten(1)).view(ahead.shape), ahead)
-                scale = 0.2 * max(update.shape[0], update[0].numel()) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["decay"])
-                parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
+                if parameter.grad is not None:
+                    alike.setdefault((parameter.shape[0], parameter[0].numel()), []).append(parameter)
+            for shape, parameters in alike.items():
+                self._update(parameters, group, 0.2 * max(shape) ** 0.5)
+
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: float) -> None:
+        """One update of matrices of one shape."""
+        aheads: list[Tensor] = []
+        for parameter in parameters:
+            state, gradient = self.state[parameter], parameter.grad
+            assert gradient is not None
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            aheads.append(gradient.lerp(state["momentum"], group["momentum"]))
+        turned = orthogonalise(torch.stack([whole(ahead).flatten(1) for ahead in aheads]))
+        for parameter, ahead, matrix in zip(parameters, aheads, turned, strict=True):
+            update = parted(matrix.view(ahead.shape), ahead)
+            parameter.mul_(1 - group["lr"] * group["decay"])
+            parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
 
 
-def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest matrix with singular values about 1, by Newton-Schulz steps in bfloat16 where that is fast."""
-    x = matrix.to(half_where_fast(matrix.device.type))
-    tall = x.shape[0] > x.shape[1]
-    x = (x.T if tall else x) / (x.norm() + 1e-7)
+def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """The nearest of each matrix (..., O, I) with singular values about 1, by Newton-Schulz steps in bfloat16 where
+    that is fast.
+    """
+    x = matrices.to(half_where_fast(matrices.device.type))
+    tall = x.shape[-2] > x.shape[-1]
+    x = (x.mT if tall else x) / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(rounds):
-        square = x @ x.T
+        square = x @ x.mT
         x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 Optimisers = list[torch.optim.Optimizer]

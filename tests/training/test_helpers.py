@@ -34,6 +34,31 @@ def test_orthogonalise_brings_singular_values_near_one(shape):
     assert values.min() > 0.5 and values.max() < 1.4
 
 
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8)])
+def test_matrices_are_made_orthogonal_together_as_one_by_one(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(3, *shape) * torch.tensor([0.01, 1.0, 100.0])[:, None, None]
+    alone = torch.stack([helpers.orthogonalise(matrix) for matrix in matrices])
+    torch.testing.assert_close(helpers.orthogonalise(matrices), alone, rtol=0.0, atol=1e-2)
+
+
+def test_muon_moves_each_matrix_as_if_it_were_alone():
+    torch.manual_seed(0)
+    shapes = [(4, 6), (6, 4), (4, 6), (4, 3, 2), (5,) * 2]
+    together = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    optimisers = [helpers.Muon(together, lr=0.1, decay=0.1), *(helpers.Muon([p], lr=0.1, decay=0.1) for p in alone)]
+    for _ in range(3):
+        for mine, its in zip(together, alone, strict=True):
+            mine.grad = torch.randn(mine.shape)
+            its.grad = mine.grad.clone()
+        together[-1].grad = alone[-1].grad = None
+        for optimiser in optimisers:
+            optimiser.step()
+    for mine, its in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine, its, rtol=0.0, atol=1e-3)
+
+
 def test_muon_lowers_a_matrix_regression():
     torch.manual_seed(0)
     layer, x = torch.nn.Conv2d(3, 4, 3), torch.randn(8, 3, 6, 6)
