@@ -14,7 +14,7 @@ stage() { # name, stage, minutes at scale 1, settings
   local name=$1 kind=$2 length=$3
   shift 3
   "$python" run.py train "$kind" --preset aapt-pocket --latents $root/latents --tokenizer "$tokenizer" \
-    --run $root/$name --minutes "$(minutes "$length")" --set batch=64 --set frames=12 "$@"
+    --run $root/$name --minutes "$(minutes "$length")" --set batch=64 --set frames=12 --set resident=true "$@"
 }
 plain="--set history_noise=0 --set ema=0.998"
 adversarial="--set lr=2e-5 --set penalty_every=2 --set centring=0.01 --set grid_shift=true --set checkpointed=false

@@ -31,6 +31,7 @@ from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
 PLAN = [0, 1, 3, 4, 2]  # x, y, yaw, pitch and height of a recorded pose
+LARGE = ("latents", "alone", "ahead")  # of a clip's arrays
 ALONE_FRACTION = 0.8  # share of windows that begin from a lone picture; the rest continue a past
 
 
@@ -124,7 +125,18 @@ class LatentClips:
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
         self.turn: Reprojector | None = None
+        self.device = torch.device("cpu")
+        self._large: list[dict[str, Tensor]] = []
         self._place_told: dict[int, Tensor] = {}
+        self.reside(self.device)
+
+    def reside(self, device: torch.device) -> None:
+        """Keep what is large of every clip on a device, so that its windows are put together there."""
+        self.device = device
+        self._place_told.clear()
+        self._large = [
+            {name: torch.from_numpy(clip[name]).to(device) for name in LARGE if name in clip} for clip in self.clips
+        ]
 
     def tell(self, turn: Reprojector | None) -> None:
         """From now on `ahead` of a batch also has the place that the recorded pose looks at, where `turn` knows one.
@@ -152,7 +164,7 @@ class LatentClips:
             clip = self.clips[index]
             pose, latents = torch.from_numpy(clip["pose"][1:]), torch.from_numpy(clip["latents"][1:, :0])
             made = self.turn.told(latents.float().to(self.turn.device), pose.to(self.turn.device))
-            self._place_told[index] = made.half().cpu()
+            self._place_told[index] = made.half().to(self.device)
         return self._place_told[index][start : start + frames].float()
 
     def draw(self, batch: int, frames: int, rng: np.random.Generator) -> Batch:
@@ -179,15 +191,15 @@ class LatentClips:
         firsts, targets, keys, looks = [], [], [], []
         aheads, paces, moves, poses = [], [], [], []
         for index, start in places:
-            clip = self.clips[index]
+            clip, large = self.clips[index], self._large[index]
             lone = rng is None or rng.random() < ALONE_FRACTION
-            firsts.append(clip["alone" if lone else "latents"][start])
-            targets.append(clip["latents"][start + 1 : start + 1 + frames])
+            firsts.append(large["alone" if lone else "latents"][start])
+            targets.append(large["latents"][start + 1 : start + 1 + frames])
             rows = slice(1 + start * self.ticks, 1 + (start + frames) * self.ticks)
             keys.append(clip["keys"][rows])
             looks.append(clip["look"][rows])
             if "ahead" in clip:
-                aheads.append(clip["ahead"][start : start + frames])
+                aheads.append(large["ahead"][start : start + frames])
             if "pace" in clip:
                 paces.append(clip["pace"][start])
             if "moves" in clip:
@@ -200,7 +212,7 @@ class LatentClips:
         rays = self.camera.ray_map(look, height, width)
         group = (len(places), frames, self.ticks)
         pose = torch.from_numpy(np.stack(poses)).float() if poses else None
-        ahead = torch.from_numpy(np.stack(aheads)).float() if aheads else None
+        ahead = torch.stack(aheads).float() if aheads else None
         pace = torch.from_numpy(np.stack(paces)).float() if paces else None
         if self.turn and pace is not None and pose is not None:
             pace = self.turn.at(pace, pose[:, 0])
@@ -208,8 +220,8 @@ class LatentClips:
             told = torch.stack([self._told(index, start, frames) for index, start in places])
             ahead = torch.cat([ahead, told], dim=2)
         return Batch(
-            torch.from_numpy(np.stack(firsts)).float(),
-            torch.from_numpy(np.stack(targets)).float(),
+            torch.stack(firsts).float(),
+            torch.stack(targets).float(),
             torch.from_numpy(actions.reshape(*group, -1)),
             torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
             torch.from_numpy(look.reshape(*group, 2)).float(),

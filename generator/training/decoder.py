@@ -74,8 +74,8 @@ class DecoderTraining(DiTTraining):
     `maker` and `maker_muon` are the transformer's rates (0: it rests),
     `anchor` the weight of its squared error at t = 1, which is what plays, and `teach` that of its squared error at
     other t, shifted by `shift`: with it the many-step teacher learns on, else it is forgotten. `resident` keeps all
-    pictures decoded on the device. `refine` gives the world a refiner of that width, which learns with the decoder, as
-    one that is there does, at rates of its own; what is judged after own histories is then what it shows.
+    pictures, decoded, on the device too. `refine` gives the world a refiner of that width, which learns with the
+    decoder, as one that is there does, at rates of its own; what is judged after own histories is then what it shows.
     """
 
     data: str = "runs/data/halls"
@@ -101,7 +101,6 @@ class DecoderTraining(DiTTraining):
     maker_muon: float = 0.0
     anchor: float = 0.5
     teach: float = 0.0
-    resident: bool = False
     refine: int = 0
     refine_lr: float = 1e-3
     refine_muon: float = 2e-3

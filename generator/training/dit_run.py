@@ -63,8 +63,8 @@ class DiTTraining:
     """Settings that every CausalDiT stage has. Rates are peaks; `minutes` counts over all starts of the run.
 
     `window` (past latent frames that are seen) is the preset's, or that of the weights begun from, unless given.
-    `recycle` false takes the recycled frames away from all but the first (the paper's ablation). Of several processes
-    (torchrun), `context` share each clip's tokens and heads.
+    `recycle` false takes the recycled frames away from all but the first (the paper's ablation). `resident` keeps all
+    latents on the device. Of several processes (torchrun), `context` share each clip's tokens and heads.
     """
 
     latents: str = "runs/latents/halls"
@@ -88,6 +88,7 @@ class DiTTraining:
     clip: float = 1.0
     shift: float = 0.0
     history_noise: float = 0.3
+    resident: bool = False
     seed: int = 0
     device: str = "auto"
     bf16: bool = True
@@ -183,6 +184,8 @@ def open_run(
     tokenizer, dit, shift = open_model(config, clips, parallax)
     parallax = parallax if dit.config.reproject else None
     check_fit(config, clips, tokenizer, dit, parallax)
+    if config.resident:
+        clips.reside(device)
     clips.tell(Reprojector(tokenizer, clips.meta["hfov"], parallax) if parallax else None)
     tokenizer, dit = tokenizer.to(device).eval().requires_grad_(False), dit.to(device)
     world = WorldConfig(

@@ -44,3 +44,15 @@ def test_a_perfect_velocity_has_no_loss(latents):
     last, ahead = recycled.chunk(2, dim=2)
     assert torch.equal(last[:, 0], batch.first) and torch.equal(last[:, 1:], batch.target[:, :-1])
     assert torch.equal(ahead, batch.ahead)
+
+
+def test_resident_clips_are_put_together_on_their_device(latents):
+    kept = LatentClips(latents, "train")
+    kept.reside(torch.device("meta"))
+    batch, usual = kept.draw(2, 4, step_rng(0, 0)), windows(latents, 2, 4)
+    for name in ("first", "target", "ahead"):
+        made = getattr(batch, name)
+        assert made.is_meta and made.shape == getattr(usual, name).shape and made.dtype == torch.float32
+    assert torch.equal(batch.actions, usual.actions) and torch.equal(batch.rays, usual.rays)
+    kept.reside(torch.device("cpu"))
+    assert torch.equal(kept.draw(2, 4, step_rng(0, 0)).target, usual.target)
