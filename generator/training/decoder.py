@@ -29,7 +29,6 @@ from generator.data.latents import Batch
 from generator.model.dit import CausalDiT
 from generator.model.ranks import launched
 from generator.tokenizer.blocks import LAST
-from generator.tokenizer.refine import Refiner
 from generator.tokenizer.reproject import Views
 from generator.tokenizer.vae import VideoVAE
 from generator.training.adaptation import adaptation_loss
@@ -58,7 +57,7 @@ from generator.training.histories import OwnHistories
 from generator.training.losses import critic_loss, generator_loss, some_pictures
 from generator.training.patch_gan import PatchDiscriminator
 from generator.training.perceptual import Lpips
-from generator.training.refining import cut, open_refiner, refined, refiner_optimisers
+from generator.training.refining import RefinerRun, cut, open_refiner, refined
 from generator.training.resident import Recorded
 
 LARGER = 4  # the second critic sees pictures at a quarter of the size, so shapes as well as edges
@@ -134,22 +133,18 @@ class DecoderRun:
     critic_optimisers: Optimisers
     lpips: Lpips
     histories: OwnHistories
-    refiner: Refiner | None = None
-    refiner_ema: Ema | None = None
+    refining: RefinerRun | None = None
 
     def average(self) -> None:
         """Give the run the averaged decoder and refiner."""
         self.ema.copy_to(self.run.tokenizer.decoder)
-        if self.refiner_ema is not None and self.run.parallax is not None and self.run.parallax.refiner is not None:
-            self.refiner_ema.copy_to(self.run.parallax.refiner)
+        if self.refining is not None:
+            self.refining.average()
 
     def state(self) -> dict[str, object]:
         """What a resume needs beside the transformer's."""
         optimisers = [o.state_dict() for o in self.optimisers + self.critic_optimisers]
-        refined = {}
-        if self.refiner is not None and self.refiner_ema is not None:
-            refined = {"refiner": self.refiner.state_dict(), "refiner_ema": self.refiner_ema.state()}
-        return refined | {
+        return (self.refining.state() if self.refining is not None else {}) | {
             "decoder": self.vae.decoder.state_dict(),
             "decoder_ema": self.ema.state(),
             "critics": self.critics.state_dict(),
@@ -198,24 +193,23 @@ def open_decoder_run(config: DecoderTraining, folder: Path) -> DecoderRun:
         raise UserError(
             f"The latents in {config.latents!r} are not those of {config.data!r}; give both of one data set."
         )
-    refiner = open_refiner(run, config.refine, config.seed)
+    refining = open_refiner(run, config.refine, config.seed, config.ema)
     named, muon = vae.decoder.named_parameters(), config.muon or None
     recorded = Recorded(data, data.select("train"), run.device, config.resident)
     made = DecoderRun(
         run, config, recorded, vae, critics, Ema(vae.decoder, config.ema),
         split_optimisers(named, config.lr, muon, 0.0, lambda n: "stem" in n or "head" in n)
-        + refiner_optimisers(refiner, config.refine_lr, config.refine_muon),
+        + (refining.optimisers(config.refine_lr, config.refine_muon) if refining else []),
         split_optimisers(critics.named_parameters(), config.critic_lr, betas=(0.5, 0.99)),
         Lpips().to(run.device),
-        OwnHistories(run, config.rounds, config.reuse, staggered=True, whole=refiner is not None),
-        refiner, Ema(refiner, config.ema) if refiner else None,
+        OwnHistories(run, config.rounds, config.reuse, staggered=True, whole=refining is not None),
+        refining,
     )  # fmt: skip
     if run.resumed:
         vae.decoder.load_state_dict(run.resumed["decoder"])
         made.ema.load(run.resumed["decoder_ema"])
-        if made.refiner is not None and made.refiner_ema is not None:
-            made.refiner.load_state_dict(run.resumed["refiner"])
-            made.refiner_ema.load(run.resumed["refiner_ema"])
+        if refining is not None:
+            refining.load(run.resumed)
         critics.load_state_dict(run.resumed["critics"])
         load_optimisers(made.optimisers + made.critic_optimisers, run.resumed["decoder_optimisers"])
         made.average()
@@ -238,8 +232,8 @@ def train_step(made: DecoderRun) -> dict[str, float]:
     with run.autocast():
         latents, video, views, errors = draw(made, choice, own)
         shown = made.vae.decode(made.vae.denormalise(latents)).float()
-        if made.refiner is not None and views is not None:
-            shown = refined(made.refiner, shown, views)
+        if made.refining is not None and views is not None:
+            shown = refined(made.refining.refiner, shown, views)
         real, fake = some_pictures(video, shown, config.pictures, generator)
         parts = {"l1": (shown - video).abs().mean(), "lpips": made.lpips(fake, real).float().mean()}
         rebuilt = config.l1 * parts["l1"] + config.lpips * parts["lpips"]
@@ -252,12 +246,12 @@ def train_step(made: DecoderRun) -> dict[str, float]:
             parts[name], loss = error, loss + {"error": config.anchor, "teacher": config.teach}[name] * error
     loss.backward()
     parts["gradient"] = nn.utils.clip_grad_norm_(made.vae.decoder.parameters(), config.clip)
-    if made.refiner is not None and own:
-        parts["refiner_gradient"] = nn.utils.clip_grad_norm_(made.refiner.parameters(), config.clip)
+    if made.refining is not None and own:
+        parts["refiner_gradient"] = nn.utils.clip_grad_norm_(made.refining.refiner.parameters(), config.clip)
     update(made.optimisers)
     made.ema.update(made.vae.decoder)
-    if made.refiner is not None and made.refiner_ema is not None and own:
-        made.refiner_ema.update(made.refiner)
+    if made.refining is not None and own:
+        made.refining.ema.update(made.refining.refiner)
     if own and run.optimisers:
         parts["maker_gradient"] = nn.utils.clip_grad_norm_(run.dit.parameters(), config.clip)
         update(run.optimisers)
@@ -320,7 +314,7 @@ def draw(
     if own:
         history = made.histories.history(choice)
         batch, recycled = history.batch, history.recycled
-        views = history.views if made.refiner is not None else None
+        views = history.views if made.refining is not None else None
         noise = torch.randn(batch.target.shape, generator=step_generator(config.seed, run.step, "noise"))
         noise = noise.to(run.device)
         with torch.set_grad_enabled(bool(run.optimisers)):

@@ -8,7 +8,9 @@ Does not know of losses, critics or schedules.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,39 @@ from controls.errors import UserError
 from generator.tokenizer.refine import Refiner
 from generator.tokenizer.reproject import Views
 from generator.training.dit_run import DiTRun
+from generator.training.ema import Ema
 from generator.training.helpers import Optimisers, split_optimisers
 
 
-def open_refiner(run: DiTRun, width: int, seed: int) -> Refiner | None:
-    """The refiner to train, a new one or a copy of the world's, which stays to hold the average; None where none is.
+@dataclass
+class RefinerRun:
+    """A refiner that learns, its average, and the world's own, which holds that average."""
+
+    refiner: Refiner
+    ema: Ema
+    shown: Refiner
+
+    def average(self) -> None:
+        """Give the world the averaged refiner."""
+        self.ema.copy_to(self.shown)
+
+    def state(self) -> dict[str, object]:
+        """What a resume needs."""
+        return {"refiner": self.refiner.state_dict(), "refiner_ema": self.ema.state()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()`."""
+        self.refiner.load_state_dict(state["refiner"])
+        self.ema.load(state["refiner_ema"])
+
+    def optimisers(self, lr: float, muon: float) -> Optimisers:
+        """Muon for the convolutions between, AdamW for the first and the last."""
+        named = self.refiner.named_parameters()
+        return split_optimisers(named, lr, muon or None, 0.0, lambda n: n.startswith(("enter", "out")))
+
+
+def open_refiner(run: DiTRun, width: int, seed: int, ema: float) -> RefinerRun | None:
+    """The refiner to train, a new one or a copy of the world's; None where none is.
 
     UserError where there is nothing to refine with, or one of another width.
     """
@@ -37,14 +67,8 @@ def open_refiner(run: DiTRun, width: int, seed: int) -> Refiner | None:
         run.world = replace(run.world, parallax=run.parallax.config)
     if width not in (0, run.parallax.config.refine):
         raise UserError(f"The world has a refiner of width {run.parallax.config.refine}, not {width}; give that.")
-    return copy.deepcopy(run.parallax.refiner).train().requires_grad_(True)
-
-
-def refiner_optimisers(refiner: Refiner | None, lr: float, muon: float) -> Optimisers:
-    """Muon for the convolutions between, AdamW for the first and the last; none where there is no refiner."""
-    if refiner is None:
-        return []
-    return split_optimisers(refiner.named_parameters(), lr, muon or None, 0.0, lambda n: n.startswith(("enter", "out")))
+    learning = copy.deepcopy(run.parallax.refiner).train().requires_grad_(True)
+    return RefinerRun(learning, Ema(learning, ema), run.parallax.refiner)
 
 
 def refined(refiner: Refiner, video: Tensor, views: Views) -> Tensor:

@@ -54,7 +54,7 @@ def test_a_refiner_that_is_there_learns_on_without_being_asked_for(config, tmp_p
     start = str(tmp_path / "first" / "snapshot")
     made = open_decoder_run(dataclasses.replace(config, start=start, refine=0), tmp_path / "second")
     kept = refiner_of(tmp_path / "first")
-    assert all(torch.equal(value, kept[name]) for name, value in made.refiner.state_dict().items())
+    assert all(torch.equal(value, kept[name]) for name, value in made.refining.refiner.state_dict().items())
     with pytest.raises(UserError, match="has a refiner of width 8, not 16"):
         open_decoder_run(dataclasses.replace(config, start=start, refine=16), tmp_path / "third")
 
@@ -68,16 +68,16 @@ def test_a_world_that_moves_no_pictures_has_nothing_to_refine_with(config, make_
 def test_clips_are_refined_as_play_does_it(config, tmp_path):
     """Pictures of a clip go with the views of their own tick, and the first picture is left alone."""
     made = open_decoder_run(config, tmp_path / "run")
-    torch.nn.init.normal_(made.refiner.out.weight, std=0.1)
+    torch.nn.init.normal_(made.refining.refiner.out.weight, std=0.1)
     history = made.histories.history(step_rng(0, 0))
     views = history.views
     assert views.pictures.shape[2] == 5, "every tick's view"
     video = torch.rand(2, 13, 3, *views.pictures.shape[-2:]) * 2 - 1
-    whole = refined(made.refiner, video, views)
+    whole = refined(made.refining.refiner, video, views)
     assert torch.equal(whole[:, 0], video[:, 0])
     clip, frame, tick = 1, 2, 3
     parts = (views.pictures[clip, frame, 1 + tick], views.inside[clip, frame, tick])
-    alone = made.refiner(video[clip, 1 + 4 * frame + tick][None], *(part[None] for part in parts))
+    alone = made.refining.refiner(video[clip, 1 + 4 * frame + tick][None], *(part[None] for part in parts))
     torch.testing.assert_close(whole[clip, 1 + 4 * frame + tick], alone[0])
 
 
