@@ -47,6 +47,7 @@ from app.protocol import (
 from app.ring import RingWriter
 from app.statefile import About, StateFile, check_fits, write_quickly, write_state
 from controls.errors import UserError
+from controls.machine import give_back_memory
 
 OpenWorld = Callable[[Load], WorldLike]
 
@@ -161,6 +162,7 @@ class _Server:
                 self._frames(epoch, index, slot, self.world.step(action))
             case Reset():
                 self._reset(request)
+                give_back_memory()  # a first picture is looked for on a whole map
             case SaveState():
                 self._save(request)
             case LoadState() | Rewind():
@@ -177,6 +179,7 @@ def _open(conn: Connection, request: Load, open_world: OpenWorld) -> _Server:
         raise UserError(f"Protocol {request.version} is not {PROTOCOL_VERSION}; install one version of Farstep.")
     conn.send(Progress(0.1, "Opening the world"))
     world = open_world(request)
+    give_back_memory()
     conn.send(Progress(0.9, "Almost there"))
     camera = getattr(world, "camera", None)
     info = {**world.info, "hfov": float(camera.hfov_degrees)} if camera is not None else dict(world.info)
