@@ -116,7 +116,7 @@ def compare(asked: Comparison, say: Say, network: PictureNetwork | None = None) 
     def yardstick() -> Yardstick:
         if not held:
             say("the real clips")
-            held.append(open_yardstick(dataset, asked.measure, network))
+            held.append(open_yardstick(dataset, asked, network))
         return held[0]
 
     made: dict[str, Row] = {}
@@ -126,13 +126,15 @@ def compare(asked: Comparison, say: Say, network: PictureNetwork | None = None) 
     return table_of(asked, made)
 
 
-def open_yardstick(dataset: Dataset, measure: Measure, network: PictureNetwork | None) -> Yardstick:
+def open_yardstick(dataset: Dataset, asked: Comparison, network: PictureNetwork | None) -> Yardstick:
     """The real side with the networks that are asked for; UserError when a package is missing."""
+    measure = asked.measure
     if network is None and measure.fid:
         from generator.evaluation.fid import Inception
 
         network = Inception()
-    return Yardstick(dataset, measure, network or AlexNet(Lpips("alexnet")), I3D() if measure.fvd else None)
+    seen = network or AlexNet(Lpips("alexnet"))
+    return Yardstick(dataset, measure, seen, I3D() if measure.fvd else None, asked.out / "rows")
 
 
 def row_of(asked: Comparison, name: str, yardstick: Callable[[], Yardstick], say: Say) -> Row:
@@ -245,8 +247,9 @@ def markdown(made: Mapping[str, Row]) -> str:
     for row in measured:
         cells = [_cell(row["figures"].get(key)) for key in columns]
         lines.append(f"| {' | '.join([row['title'], str(row['nfe']), *cells])} |")
-    floor = measured[0]["figures"].get(f"{distance}.floor") if measured else None
-    notes = [f"Real clips against one another ({distance}): {_cell(floor)}."] if floor is not None else []
+    floors = {name: measured[0]["figures"].get(f"{key}.floor") if measured else None
+              for name, key in ((distance, distance), ("FVD", "fvd.16"))}  # fmt: skip
+    notes = [f"Real clips against one another ({name}): {_cell(v)}." for name, v in floors.items() if v is not None]
     notes += [f"{row['title']}: {row['note']}" for row in measured if "note" in row]
     notes += [f"Left out: {row['title']} ({row['left_out']})." for row in made.values() if "left_out" in row]
     return "\n".join([*lines, "", *notes]) + "\n"

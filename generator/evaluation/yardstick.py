@@ -12,10 +12,15 @@ Does not know how worlds came about or what a table looks like.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 
+from controls.files import write_atomic
 from controls.replay import built_in
 from generator.data.clips import Dataset
 from generator.evaluation.control import measure_control
@@ -48,9 +53,19 @@ class Measure:
 
 
 class Yardstick:
-    """The real side, looked at once for all worlds; UserError when there is too little of it."""
+    """The real side, looked at once for all worlds; UserError when there is too little of it.
 
-    def __init__(self, dataset: Dataset, measure: Measure, network: PictureNetwork, i3d: I3D | None = None) -> None:
+    What I3D, the slow one, sees of it is kept in the folder `kept` for the next time.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        measure: Measure,
+        network: PictureNetwork,
+        i3d: I3D | None = None,
+        kept: Path | None = None,
+    ) -> None:
         self.dataset, self.measured, self.network, self.i3d = dataset, measure, network, i3d
         ticks, fps = dataset.spec.ticks, dataset.meta["fps"]
         self.stretches, self.latents = measure.plan.cut(fps, ticks)
@@ -64,8 +79,24 @@ class Yardstick:
         self.floor = apart(floor.gaussian(), self.likeness)
         self.films: Features | None = None
         if i3d is not None:
-            films = [video_features(dataset.clip(index).frames()[1:], i3d) for index in others]
-            self.films = np.concatenate(films)
+            self.films, own = (self._real_films(kept, name, clips) for name, clips in
+                               (("others", others), ("starts", self.starts)))  # fmt: skip
+            self.film_floor = apart(fit(own), fit(self.films))
+
+    def _real_films(self, kept: Path | None, name: str, clips: Sequence[int]) -> Features:
+        """I3D's view (N, 400) of real clips, read from a file in `kept` where it is of the same ones."""
+        assert self.i3d is not None
+        about = f"{self.dataset.folder} {self.dataset.meta.get('seed')} {[self.dataset.entry(i) for i in clips]}"
+        path = None if kept is None else kept / f"real-{name}-{sha256(about.encode()).hexdigest()[:16]}.npy"
+        if path is not None and path.is_file():
+            with suppress(OSError, ValueError):  # damaged: made anew
+                return np.load(path)
+        films = np.concatenate([video_features(self.dataset.clip(i).frames()[1:], self.i3d) for i in clips])
+        if path is not None:
+            stored = BytesIO()
+            np.save(stored, films)
+            write_atomic(path, stored.getvalue())
+        return films
 
     def figures(self, world: Walks, say: Say) -> dict[str, float | None]:
         """What the module's text says, flat; distances under the network's name."""
@@ -111,6 +142,7 @@ class Yardstick:
         for end in ENDS if self.films is not None else ():
             assert self.films is not None
             found[f"fvd.16.{end}"] = apart(fit(np.concatenate(films[end])), fit(self.films))
+            found["fvd.16.floor"] = self.film_floor
         return found
 
 

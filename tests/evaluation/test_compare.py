@@ -13,6 +13,7 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.evaluation import compare as comparing
+from generator.evaluation import yardstick
 from generator.evaluation.compare import KINDS, Comparison, compare
 from generator.evaluation.walker import led, open_walker
 from generator.evaluation.yardstick import Measure, Yardstick
@@ -173,3 +174,26 @@ def comparing_stretch(dataset, yardstick):
     from generator.evaluation.report import stretch_of
 
     return stretch_of(dataset.clip(yardstick.starts[0]), dataset.spec.ticks)
+
+
+def test_what_i3d_sees_of_real_clips_is_kept(data_set, tmp_path, monkeypatch):
+    asked = []
+
+    def seen(films, i3d):
+        asked.append(len(films))
+        return np.random.default_rng(len(asked)).random((len(films), 8))
+
+    monkeypatch.setattr(yardstick, "features", seen)
+    monkeypatch.setattr(yardstick, "LENGTHS", (4,))
+    given = Dataset.open(data_set), MEASURE, Contrast(), object(), tmp_path
+    first = Yardstick(*given)
+    count = len(asked)
+    again = Yardstick(*given)
+    assert count and len(asked) == count and np.array_equal(first.films, again.films)
+    assert again.film_floor == first.film_floor > 0
+    for path in tmp_path.glob("real-*.npy"):
+        path.write_bytes(b"damaged")
+    Yardstick(*given)
+    assert len(asked) == 2 * count
+    Yardstick(given[0], dataclasses.replace(MEASURE, split="train"), *given[2:])
+    assert len(asked) > 2 * count, "other clips are other films"
