@@ -17,6 +17,16 @@ from controls.strict_yaml import did_you_mean
 T = TypeVar("T")
 
 PICTURE = {"width": 256, "height": 160}
+POCKET = {
+    "latent_channels": 32,
+    "height": 10,
+    "width": 16,
+    "model_width": 320,
+    "depth": 8,
+    "heads": 5,
+    "window": 11,
+    "sink": 0,
+}
 
 # dit: latent sizes must be the tokenizer's; window and sink count latent frames; windows: those of other resolutions
 PRESETS: dict[str, dict[str, Any]] = {
@@ -39,31 +49,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "picture": PICTURE,
         "tokenizer": "pocket",
         "parallax": {"hidden": 128},
-        "dit": {
-            "latent_channels": 32,
-            "height": 10,
-            "width": 16,
-            "model_width": 320,
-            "depth": 8,
-            "heads": 5,
-            "window": 11,
-            "sink": 0,
-            "reproject": True,
-        },
+        "dit": {**POCKET, "reproject": True},
     },
     # the paper's own architecture at pocket's size: it recycles the last frame as it is (`run.py compare`)
     "aapt-pocket": {
         "picture": PICTURE,
         "tokenizer": "pocket",
-        "dit": {
-            "latent_channels": 32,
-            "height": 10,
-            "width": 16,
-            "model_width": 320,
-            "depth": 8,
-            "heads": 5,
-            "window": 11,
-        },
+        "dit": POCKET,
     },
     "base": {
         "picture": PICTURE,
