@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,14 @@ def tokenizer_hash(vae: VideoVAE) -> str:
 def video_tensor(frames: npt.NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """uint8 (T, Y, X, 3) to float (T, 3, Y, X) in [-1, 1]."""
     return in_levels(torch.from_numpy(np.ascontiguousarray(frames)).to(device))
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of one shape on each other, in float32; autocast to bf16, which refuses to mix halves, stays out of it."""
+    kind = parts[0].device.type
+    cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    with cast:
+        return torch.stack(list(parts)).float()
 
 
 def in_levels(frames: Tensor) -> Tensor:
@@ -212,7 +222,7 @@ class LatentClips:
         rays = self.camera.ray_map(look, height, width)
         group = (len(places), frames, self.ticks)
         pose = torch.from_numpy(np.stack(poses)).float() if poses else None
-        ahead = torch.stack(aheads).float() if aheads else None
+        ahead = stacked(aheads) if aheads else None
         pace = torch.from_numpy(np.stack(paces)).float() if paces else None
         if self.turn and pace is not None and pose is not None:
             pace = self.turn.at(pace, pose[:, 0])
@@ -220,8 +230,8 @@ class LatentClips:
             told = torch.stack([self._told(index, start, frames) for index, start in places])
             ahead = torch.cat([ahead, told], dim=2)
         return Batch(
-            torch.stack(firsts).float(),
-            torch.stack(targets).float(),
+            stacked(firsts),
+            stacked(targets),
             torch.from_numpy(actions.reshape(*group, -1)),
             torch.from_numpy(rays.reshape(len(places), frames, self.ticks * 3, height, width)),
             torch.from_numpy(look.reshape(*group, 2)).float(),

@@ -56,3 +56,11 @@ def test_resident_clips_are_put_together_on_their_device(latents):
     assert torch.equal(batch.actions, usual.actions) and torch.equal(batch.rays, usual.rays)
     kept.reside(torch.device("cpu"))
     assert torch.equal(kept.draw(2, 4, step_rng(0, 0)).target, usual.target)
+
+
+def test_clips_are_put_together_within_autocast_as_without_it(latents):
+    usual = windows(latents, 2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = windows(latents, 2, 4)
+    for name in ("first", "target", "ahead"):
+        assert getattr(batch, name).dtype == torch.float32 and torch.equal(getattr(batch, name), getattr(usual, name))
