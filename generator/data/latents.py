@@ -135,10 +135,8 @@ class LatentClips:
         self.parallaxes = {str(clip.get("by", "")) for clip in self.clips}  # an encoding that was cut short has two
         self.ticks = ticks
         self.turn: Reprojector | None = None
-        self.device = torch.device("cpu")
-        self._large: list[dict[str, Tensor]] = []
         self._place_told: dict[int, Tensor] = {}
-        self.reside(self.device)
+        self.reside(torch.device("cpu"))
 
     def reside(self, device: torch.device) -> None:
         """Keep what is large of every clip on a device, so that its windows are put together there."""
