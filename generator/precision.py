@@ -5,7 +5,9 @@ Does not know what is computed.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -42,3 +44,8 @@ def half_where_fast(kind: str) -> torch.dtype:
 def in_half(kind: str, asked: bool = True) -> torch.autocast:
     """Autocast to bf16 where that is asked for and devices of this type have it; else nothing changes."""
     return torch.autocast(kind, torch.bfloat16, enabled=asked and computes_bf16(kind))
+
+
+def in_full(kind: str) -> AbstractContextManager[Any]:
+    """Whatever autocast is on around it stays out of this, on devices of this type."""
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

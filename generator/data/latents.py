@@ -13,7 +13,6 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from controls.action import ActionSpec, encode_rows
 from controls.camera import Camera
 from controls.errors import UserError
 from generator.checkpoint import as_loaded
+from generator.precision import in_full
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.reproject import Reprojector
@@ -93,9 +93,7 @@ def video_tensor(frames: npt.NDArray[np.uint8], device: torch.device | str = "cp
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """Parts of one shape on each other, in float32; autocast to bf16, which refuses to mix halves, stays out of it."""
-    kind = parts[0].device.type
-    cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-    with cast:
+    with in_full(parts[0].device.type):
         return torch.stack(list(parts)).float()
 
 

@@ -21,7 +21,8 @@ from generator.evaluation.charts import Chart, mark, png, svg
 from generator.evaluation.drift import Drift
 from generator.evaluation.frechet import Pixels
 from generator.evaluation.page_style import STYLE
-from generator.evaluation.report import Evaluation, Sheet
+from generator.evaluation.report import Evaluation
+from generator.evaluation.sheets import Sheet
 
 QUALITY = 78  # of WebP
 Report = dict[str, Any]

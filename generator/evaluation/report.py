@@ -27,7 +27,7 @@ Does not know what the figures should be.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +44,7 @@ from generator.data.latents import PLAN
 from generator.evaluation import along, place_walks
 from generator.evaluation.control import Walk, measure_control
 from generator.evaluation.drift import STATIC, Drift, Plan, measure_drift
+from generator.evaluation.film_memory import FilmMemory
 from generator.evaluation.frechet import AlexNet, PictureNetwork, Stills
 from generator.evaluation.fvd import I3D, LENGTHS
 from generator.evaluation.motion import View
@@ -56,6 +57,7 @@ from generator.evaluation.quality import (
     repeated,
     shifted,
 )
+from generator.evaluation.sheets import Sheet, along_sheet, clip_sheet, drift_sheet, place_sheet
 from generator.evaluation.strays import Strays
 from generator.evaluation.video_distance import deal, fvd_figures
 from generator.evaluation.walker import Walker, led, open_walker
@@ -67,12 +69,13 @@ from generator.world import World
 HORIZONS = {"rollout_1s": 6, "rollout_4s": 24}  # latent frames; 24 is as far as a rollout goes here
 FAMILIES = ("tokenizer", "next", *HORIZONS)
 ENOUGH = 256  # windows of a hand that FVD should have
-SHEETS, SHEET_SECONDS = 3, 0.5  # clips that are shown, and the time between their pictures
+SHEETS = 3  # clips that are shown
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and how much of it: `fvd` over at most `windows` windows, `drift` video frames (0: none),
+    """What is measured and how much of it: `fvd` over at most `windows` windows of `fvd_frames` each, where what I3D
+    sees of real video is kept in the folder `keep` for the next time; `drift` video frames (0: none),
     `place` seconds of each walk through a world that is one place, `along` of each rollout along recorded poses in one
     (0: none).
 
@@ -83,7 +86,9 @@ class Settings:
     clips: int = 16
     split: str = "held_seed"
     fvd: bool = False
+    fvd_frames: Sequence[int] = LENGTHS
     windows: int = 256
+    keep: Path | None = None
     fid: bool = False
     drift: int = 0
     rollouts: int = 8
@@ -93,14 +98,18 @@ class Settings:
     threads: int = 0
     nfe: int = 1
 
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Frames of the windows that FVD is of."""
+        return self.fvd_frames if self.fvd else ()
 
-@dataclass(frozen=True)
-class Sheet:
-    """Pictures to look at: rows (label, one picture for each of `seconds`)."""
-
-    title: str
-    seconds: list[float]
-    rows: list[tuple[str, list[Pixels]]]
+    def check(self) -> None:
+        """UserError on numbers that mean nothing."""
+        if min(self.clips - 1, self.drift, self.threads) < 0:
+            raise UserError("--clips is 1 or more, --drift and --threads are 0 or more; check the numbers.")
+        if not self.fvd_frames or not set(self.fvd_frames) <= set(LENGTHS):
+            given = " ".join(map(str, self.fvd_frames)) or "nothing"
+            raise UserError(f"--fvd-frames {given} is not of {LENGTHS[0]} and {LENGTHS[1]}; give one of them or both.")
 
 
 @dataclass(frozen=True)
@@ -155,8 +164,7 @@ def evaluate(
     UserError when weights and data do not fit, when there is too little data, or without a package that is needed.
     """
     began, settings = time.perf_counter(), settings or Settings()
-    if min(settings.clips - 1, settings.drift, settings.threads) < 0:
-        raise UserError("--clips is 1 or more, --drift and --threads are 0 or more; check the numbers.")
+    settings.check()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     walker, dataset = open_walker(Path(weights), settings.nfe), Dataset.open(data)
@@ -166,10 +174,10 @@ def evaluate(
     lpips = Lpips("alexnet")
     network = _picture_network(lpips, settings.fid)
     windows = {
-        split: [deal(dataset, clips, length, settings.windows) for length in LENGTHS] if settings.fvd else []
+        split: [deal(dataset, clips, length, settings.windows) for length in settings.lengths]
         for split, clips in splits.items()
     }
-    i3d = I3D() if settings.fvd else None
+    i3d, memory = I3D() if settings.fvd else None, FilmMemory(settings.keep)
     plan, first = Plan(settings.drift, settings.rollouts), next(iter(splits))
     walks = place_walks.Plan(settings.place, min(settings.rollouts, 4))
     poses = along.Plan(settings.along, settings.clips)
@@ -186,9 +194,9 @@ def evaluate(
         found, shown = clip_figures(walker, dataset, clips, settings, Scores(lpips), network, say)
         for dealt in windows[split]:
             assert i3d is not None
-            found |= fvd_figures(walker, dataset, dealt, i3d, say)
+            found |= fvd_figures(walker, dataset, dealt, i3d, say, memory)
         if settings.fvd:
-            found["fvd.few"] = min(found[f"fvd.{length}.windows"] for length in LENGTHS) < ENOUGH
+            found["fvd.few"] = min(found[f"fvd.{length}.windows"] for length in settings.lengths) < ENOUGH
         report |= found if split == first else {f"{split}.{name}": value for name, value in found.items()}
         sheets += shown
     drift = None
@@ -266,9 +274,8 @@ def clip_figures(
         made.append(stretch.driving(pictures))
         energy += [motion_energy(pictures), motion_energy(stretch.frames)]
         if seed < SHEETS:
-            sheets.append(
-                clip_sheet(f"Held out: {dataset.entry(index)['map']}, clip {index}", stretch.frames, pictures, weights)
-            )
+            title = f"Held out: {dataset.entry(index)['map']}, clip {index}"
+            sheets.append(clip_sheet(title, stretch.frames, pictures, weights.config.fps))
         say(f"clips: {seed + 1} of {len(chosen)}")
     for seed, index in enumerate(others):
         frames = stretch_of(dataset.clip(index), spec.ticks).frames[spec.ticks :: spec.ticks]
@@ -314,32 +321,6 @@ def judge(walker: Walker, stretch: Stretch, scores: Scores, stills: Stills, stra
     for name, shown in (last | {"rollout": pictures[ticks::ticks]}).items():
         stills.add(name, shown)
     return pictures
-
-
-def clip_sheet(title: str, real: Pixels, made: Pixels, weights: Weights) -> Sheet:
-    """A real clip above the free rollout from its first frame under its actions."""
-    step = max(1, round(SHEET_SECONDS * weights.config.fps))
-    seconds = [at / weights.config.fps for at in range(0, len(real), step)]
-    rows = [("real", list(real[::step])), ("generated", list(made[::step]))]
-    return Sheet(title, seconds, rows)
-
-
-def drift_sheet(drive: str, shown: list[tuple[float, Pixels]]) -> Sheet:
-    """A long rollout."""
-    return Sheet(f"Free rollout, {drive}", [at for at, _ in shown], [(drive, [picture for _, picture in shown])])
-
-
-def place_sheet(shown: list[tuple[float, Pixels, Pixels]]) -> Sheet:
-    """A walk above the recorded pictures that were taken nearest to where it is."""
-    kept = shown[:: max(1, len(shown) // 12)]
-    rows = [("generated", [made for _, made, _ in kept]), ("recorded nearest", [real for _, _, real in kept])]
-    return Sheet("The place on a long walk", [seconds for seconds, _, _ in kept], rows)
-
-
-def along_sheet(clip: int, shown: along.Shown) -> Sheet:
-    """A rollout along a clip's recorded poses above the recorded pictures."""
-    rows = [("generated", [made for _, made, _ in shown]), ("recorded", [real for _, _, real in shown])]
-    return Sheet(f"Along recorded poses, clip {clip}", [seconds for seconds, _, _ in shown], rows)
 
 
 def _picture_network(lpips: Lpips, fid: bool) -> PictureNetwork:

@@ -15,7 +15,7 @@ Does not know which clips are held out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,8 @@ import numpy as np
 from controls.errors import UserError
 from generator.data.clips import Clip, Dataset
 from generator.data.latents import PLAN
-from generator.evaluation.frechet import Features, apart, fit
+from generator.evaluation.film_memory import FilmMemory
+from generator.evaluation.frechet import Features, Pixels, apart, fit
 from generator.evaluation.fvd import I3D, features, pieces
 from generator.evaluation.quality import decoded, prepare
 from generator.evaluation.walker import Walker, led
@@ -56,21 +57,28 @@ def deal(dataset: Dataset, clips: list[int], length: int, limit: int) -> list[Wi
 
 
 def fvd_figures(
-    walker: Walker, dataset: Dataset, windows: list[Window], network: I3D, say: Callable[[str], None]
+    walker: Walker,
+    dataset: Dataset,
+    windows: list[Window],
+    network: I3D,
+    say: Callable[[str], None],
+    memory: FilmMemory | None = None,
 ) -> dict[str, float | int]:
-    """`fvd.LENGTH` and what stands beside it, for windows of one length."""
+    """`fvd.LENGTH` and what stands beside it, for windows of one length. What the network saw of real video, and of
+    what the tokenizer makes of it, is kept in the memory.
+    """
     length = windows[0].end - windows[0].start - 1
     ticks = walker.spec.ticks
     assert length % ticks == 0, f"{length} frames are not whole latent frames of {ticks}"
     rows: dict[str, list[Features]] = {"reference": [], "real": [], "rebuilt": [], "free": []}
-    held: tuple[int, Clip | None] = (-1, None)
+    held, kept = (-1, dataset.clip(windows[0].clip)), memory or FilmMemory(None)
     for number, window in enumerate(windows):
         if held[0] != window.clip:
             held = (window.clip, dataset.clip(window.clip))
-        clip = held[1]
-        assert clip is not None
-        for name, pictures in _versions(walker, clip, window, number).items():
-            rows[name].append(features(pictures[None, 1:], network))
+        about = f"{dataset.meta.get('seed')} {dataset.entry(window.clip)} {window.start} {window.end}"
+        for name, make, whose in _versions(walker, held[1], window, number):
+            look = lambda make=make: features(make()[None, 1:], network)  # noqa: E731
+            rows[name].append(look() if whose is None else kept.recall(name, about + whose, look))
         if number % 16 == 15:
             say(f"fvd.{length}: {number + 1} of {len(windows)} windows")
     fits = {name: fit(np.concatenate(values)) for name, values in rows.items()}
@@ -85,14 +93,23 @@ def fvd_figures(
     }
 
 
-def _versions(walker: Walker, clip: Clip, window: Window, seed: int) -> dict[str, np.ndarray]:
-    """The videos of a window (1 + T, Y, X, 3): the reference alone, or real, rebuilt and freely rolled out."""
+def _versions(
+    walker: Walker, clip: Clip, window: Window, seed: int
+) -> Iterator[tuple[str, Callable[[], Pixels], str | None]]:
+    """The videos of a window (1 + T, Y, X, 3), the reference alone or real, rebuilt and freely rolled out: what each is
+    called, how it is made, and what it depends on beside the window; None: on more than can be told.
+    """
     part = slice(window.start, window.end)
-    frames = clip.frames(window.start, window.end - window.start)
-    if not window.judged:
-        return {"reference": frames}
     keys, look, weights = clip.keys[part], clip.look[part], walker.weights
-    inputs = prepare(weights, frames, keys, look, clip.pose[part])
-    rebuilt = np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
-    free = led(walker, frames[0], keys, look, seed, clip.pose[part, PLAN])
-    return {"real": frames, "rebuilt": rebuilt, "free": free}
+    real = lambda: clip.frames(window.start, window.end - window.start)  # noqa: E731
+    if not window.judged:
+        yield "reference", real, ""
+        return
+
+    def rebuilt() -> Pixels:
+        inputs = prepare(weights, real(), keys, look, clip.pose[part])
+        return np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
+
+    yield "real", real, ""
+    yield "rebuilt", rebuilt, weights.hash
+    yield "free", lambda: led(walker, real()[0], keys, look, seed, clip.pose[part, PLAN]), None

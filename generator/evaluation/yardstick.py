@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from controls.files import write_atomic
 from controls.replay import built_in
 from generator.data.clips import Dataset
 from generator.evaluation.control import measure_control
 from generator.evaluation.drift import Plan, Tally, starting_clips, watch
+from generator.evaluation.film_memory import FilmMemory
 from generator.evaluation.frechet import Features, PictureNetwork, Pixels, apart, fit
 from generator.evaluation.fvd import I3D, LENGTHS, features
 from generator.evaluation.report import motion_energy, stretch_of
@@ -79,24 +76,18 @@ class Yardstick:
         self.floor = apart(floor.gaussian(), self.likeness)
         self.films: Features | None = None
         if i3d is not None:
-            self.films, own = (self._real_films(kept, name, clips) for name, clips in
+            memory = FilmMemory(kept)
+            self.films, own = (self._real_films(memory, name, clips) for name, clips in
                                (("others", others), ("starts", self.starts)))  # fmt: skip
             self.film_floor = apart(fit(own), fit(self.films))
 
-    def _real_films(self, kept: Path | None, name: str, clips: Sequence[int]) -> Features:
-        """I3D's view (N, 400) of real clips, read from a file in `kept` where it is of the same ones."""
-        assert self.i3d is not None
-        about = f"{self.dataset.folder} {self.dataset.meta.get('seed')} {[self.dataset.entry(i) for i in clips]}"
-        path = None if kept is None else kept / f"real-{name}-{sha256(about.encode()).hexdigest()[:16]}.npy"
-        if path is not None and path.is_file():
-            with suppress(OSError, ValueError):  # damaged: made anew
-                return np.load(path)
-        films = np.concatenate([video_features(self.dataset.clip(i).frames()[1:], self.i3d) for i in clips])
-        if path is not None:
-            stored = BytesIO()
-            np.save(stored, films)
-            write_atomic(path, stored.getvalue())
-        return films
+    def _real_films(self, memory: FilmMemory, name: str, clips: Sequence[int]) -> Features:
+        """I3D's view (N, 400) of real clips."""
+        i3d, data = self.i3d, self.dataset
+        assert i3d is not None
+        about = f"{data.folder} {data.meta.get('seed')} {[data.entry(i) for i in clips]}"
+        seen = lambda: np.concatenate([video_features(data.clip(i).frames()[1:], i3d) for i in clips])  # noqa: E731
+        return memory.recall(f"real-{name}", about, seen)
 
     def figures(self, world: Walks, say: Say) -> dict[str, float | None]:
         """What the module's text says, flat; distances under the network's name."""

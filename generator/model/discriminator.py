@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from generator.model.dit import CausalDiT
 from generator.model.share import Share
+from generator.precision import in_full
 
 HEAD_DEPTHS = (4 / 9, 13 / 18, 1.0)  # of the body's depth
 
@@ -110,7 +111,5 @@ class Discriminator(nn.Module):
             for place, query in zip(self.depths, self.queries, strict=True):
                 if depth == place:
                     read.append(query(tokens, body.share, self.clip_level))
-        with torch.autocast(
-            frames.device.type, enabled=False
-        ):  # the penalties live on differences that bf16 rounds off
+        with in_full(frames.device.type):  # the penalties live on differences that bf16 rounds off
             return self.logit(self.norm(torch.cat(read, dim=-1).float())).squeeze(-1)

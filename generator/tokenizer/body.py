@@ -62,7 +62,7 @@ class Body(nn.Module):
         self.register_buffer("lift", torch.zeros(keys))  # map units that the eye rises a tick after a key on the ground
         self.register_buffer("fall", torch.tensor([1.0, -1.0, 1.0, -1.0]))  # of the rise: where it began, later
         self.register_buffer("stature", torch.zeros(()))  # of the eye above what one stands on
-        self.register_load_state_dict_post_hook(lambda body, _: body.changed())
+        self.register_load_state_dict_post_hook(_changed)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Body:
         """Goes where other modules go, but stays in float32: speeds add up."""
@@ -187,6 +187,11 @@ class Body(nn.Module):
             step = along.masked_fill(~stops[:, None], 0.0)
             speed = torch.where(stops[:, None], step, speed)
         return plan, speed
+
+
+def _changed(body: Body, _: object) -> None:
+    """Other values came in; a function of the module, which workers can be given."""
+    body.changed()
 
 
 def turned(way: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from generator.precision import in_full
 from generator.tokenizer.body import CLIMB, STEEPEST, Body, turned
 from generator.tokenizer.devices import centres, constant
 from generator.tokenizer.place_map import CELL, CHANNELS, VIEW, PlaceMap
@@ -230,7 +231,7 @@ class Place(nn.Module):
         """The likeliest pose (n, 5), taken to be level and to stand, of pictures (n, 3, Y, X) in [-1, 1]."""
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split = 2 * len(self.numbers)
-        with torch.autocast(said.device.type, enabled=False):
+        with in_full(said.device.type):
             where = self._peak(said[:, :split])
             turns = torch.arange(0, 360, 1.0, device=said.device)
             yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
@@ -287,7 +288,7 @@ class Place(nn.Module):
         """Poses (m, 5) that a picture (1, 3, Y, X) may have been taken at: likely places, each with likely headings."""
         said = self.localiser(picture.to(next(self.parameters()))).float()
         split, places = 2 * len(self.numbers), []
-        with torch.autocast(said.device.type, enabled=False):
+        with in_full(said.device.type):
             plan = self.grid()
             score = self.waves(plan) @ said[0, :split]
             for _ in range(PLACES):

@@ -35,7 +35,8 @@ CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
 BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye
 FIRST, GROWTH, FAR = 10.0, 0.01, 1600.0  # where rays are asked, in map units along the heading
-CLOSEST = 1.0  # map units between two such places, at least: what is near has steps of that height
+CLOSEST = 0.4  # map units between two such places, at least: what is near has steps of that height
+WIDEST = 0.7  # of a block, at most: a ray that runs aslant along the heading would slip through what is one block thick
 COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wider than the finest
 FULL = 2  # of the eight blocks in a coarser one that make it solid
 BODY, REACH = (-14.0, -6.0, 2.0, 10.0), 130.0  # map units above the eye at which blocks stop a body, and how far ahead
@@ -104,9 +105,7 @@ class PlaceMap(nn.Module):
         return (torch.remainder(plan, self.period) / size).long().clamp_(0, last)
 
     def fill(self, where: Tensor, colour: Tensor) -> None:
-        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], COLOURS of which are
-        kept.
-        """
+        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1]; COLOURS are kept."""
         made, what = few(colour, COLOURS)
         palette = torch.zeros_like(self.palette)
         if len(made):
@@ -379,7 +378,7 @@ def asked_at(wide: float, device: torch.device = PROCESSOR) -> tuple[Tensor, ...
         kind = int(math.log2(max(1.0, COARSE * wide * far / FINEST)))
         kind = min(kind, KINDS - 1)
         found[kind].append(far)
-        far += max(CLOSEST, GROWTH * far)
+        far += min(max(CLOSEST, GROWTH * far), WIDEST * FINEST * 2**kind)
     return tuple(constant(tuple(part), device) for part in found)
 
 

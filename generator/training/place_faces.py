@@ -30,8 +30,8 @@ from generator.training.windows import to_video
 NEAR = 400.0  # map units: what was farther away says little about a texel
 BESIDE = 1.5 * FINEST  # map units between where a recorded ray ended and where the map has it end, at most
 FLAT = 0.5  # map units that recorded points lie off a plane, at most
-ANOTHER = 0.04  # levels of -1..1 that texels are off their block's colour, for the block to have a face
-MOST = 170_000  # faces: those that would be most missed
+ANOTHER = 0.025  # levels of -1..1 that texels are off their block's colour, for the block to have a face
+MOST = 220_000  # faces: those that would be most missed
 PICTURES = 8  # at once
 
 

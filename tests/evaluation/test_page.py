@@ -12,7 +12,8 @@ from PIL import Image
 from controls.errors import UserError
 from generator.evaluation import charts, page
 from generator.evaluation.drift import Drift
-from generator.evaluation.report import Evaluation, Sheet
+from generator.evaluation.report import Evaluation
+from generator.evaluation.sheets import Sheet
 
 VOID = {"meta", "img", "br"}
 

@@ -9,6 +9,7 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.evaluation import video_distance
+from generator.evaluation.film_memory import FilmMemory
 from generator.evaluation.frechet import frechet
 from generator.evaluation.walker import Walker
 
@@ -31,8 +32,8 @@ def test_too_few_windows_are_a_sentence(rolling_data, still_data):
 
 
 @pytest.mark.parametrize("length", [16, 32])
-def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, length):
-    """On mean colours instead of logits, which is quick."""
+def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, tmp_path, length):
+    """On mean colours instead of logits, which is quick; and again with what was kept, where only rollouts are new."""
     seen, said = [], []
 
     def colours(frames, network):
@@ -43,7 +44,8 @@ def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, leng
     monkeypatch.setattr(video_distance, "features", colours)
     dataset = Dataset.open(rolling_data)
     windows = video_distance.deal(dataset, [0, 1], length, 99)
-    made = video_distance.fvd_figures(Walker(load_weights(debug_world)), dataset, windows, None, said.append)
+    walker, memory = Walker(load_weights(debug_world)), FilmMemory(tmp_path / "films")
+    made = video_distance.fvd_figures(walker, dataset, windows, None, said.append, memory)
     assert json.loads(json.dumps(made)) == made
     name = f"fvd.{length}"
     assert made[f"{name}.windows"] == len(windows) // 2 == {16: 6, 32: 3}[length]
@@ -54,3 +56,10 @@ def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, leng
     assert made[f"{name}.ceiling"] == frechet(rebuilt, reference)
     assert made[f"{name}.paired"] == frechet(free, real)
     assert made[f"{name}.ceiling.paired"] == frechet(rebuilt, real)
+    count = len(seen)
+    assert len(list((tmp_path / "films").iterdir())) == 3 * len(windows) // 2
+    assert video_distance.fvd_figures(walker, dataset, windows, None, said.append, memory) == made
+    assert len(seen) == count + len(windows) // 2
+    kept = next((tmp_path / "films").iterdir())
+    kept.write_bytes(kept.read_bytes()[:40])
+    assert video_distance.fvd_figures(walker, dataset, windows, None, said.append, memory) == made, "damaged: anew"

@@ -1,6 +1,7 @@
 """A body keeps its speed, is pushed by keys, stands, steps, jumps and falls, and slides along what it cannot climb."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -220,3 +221,12 @@ def test_a_body_is_in_float32_wherever_its_world_goes_and_knows_what_it_was_load
 def test_pairs_are_of_keys_held_at_once():
     told = both(torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))
     assert told.shape == (2, pairs_of(3)) and told.tolist() == [[1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1]]
+
+
+def test_a_body_can_be_given_to_a_worker():
+    """It could not be pickled: several workers encode clips by a copy of the world that it belongs to."""
+    body = pickle.loads(pickle.dumps(ground().body))
+    place = ground()
+    assert torch.equal(body.levels(place), place.body.levels(place))
+    body.load_state_dict({**body.state_dict(), "stature": torch.tensor(STATURE + 1.0)})
+    assert not torch.equal(body.levels(place), place.body.levels(place)), "the copy notices other values"
