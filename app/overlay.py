@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pygame
 
 from app.figures import Figures
-from app.widgets import ACCENT, LINE, QUIET, TEXT, VEIL, progress_bar, shade, text, text_size, wrap_parts
+from app.widgets import ACCENT, LINE, QUIET, TEXT, VEIL, progress_bar, shade, text, text_size, wrap, wrap_parts
 
 WIDTH, PAD = 370, 14
 BARS = 120  # frames in the graph
@@ -96,22 +96,27 @@ def banner(surface: pygame.Surface, parts: Sequence[str], scale: float) -> pygam
     return bar
 
 
-def message(surface: pygame.Surface, words: str, picture: pygame.Surface | None, scale: float) -> pygame.Rect:
-    """A sentence at the upper edge, with a small picture where there is one."""
+def message(
+    surface: pygame.Surface, words: str, picture: pygame.Surface | None, scale: float, beside: int = 0
+) -> pygame.Rect:
+    """A sentence at the upper edge, with a small picture where there is one, right of what ends at `beside`."""
     width = surface.get_width()
     small = round(96 * scale) if picture is not None else 0
-    high = round(small * 0.625 + 20 * scale) if picture is not None else round(44 * scale)
-    gap = round(16 * scale)
-    room = round(min(text_size(words, 22 * scale)[0] + 3 * gap + small, width - 2 * gap))
-    box = pygame.Rect((width - room) // 2, round(20 * scale), room, high)
+    gap, line = round(16 * scale), round(26 * scale)
+    room = width - beside - 2 * gap
+    lines = wrap(words, 22 * scale, room - 3 * gap - small)
+    room = min(max(text_size(part, 22 * scale)[0] for part in lines) + 3 * gap + small, room)
+    high = max(round(small * 0.625 + 20 * scale) if small else 0, round(18 * scale) + line * len(lines))
+    box = pygame.Rect(max((width - room) // 2, beside + gap), round(20 * scale), room, high)
     shade(surface, box, 225, round(10 * scale))
     left = box.x + gap
     if picture is not None:
         shown = pygame.transform.smoothscale(picture, (small, round(small * 0.625)))
         surface.blit(shown, (left, box.centery - shown.get_height() // 2))
         left += small + gap
-    top = box.centery - text_size("0", 22 * scale)[1] / 2
-    text(surface, words, (left, top), 22 * scale, TEXT, width=box.right - left - gap / 2)
+    top = box.centery - (line * (len(lines) - 1) + text_size("0", 22 * scale)[1]) / 2
+    for number, part in enumerate(lines):
+        text(surface, part, (left, top + line * number), 22 * scale, TEXT, width=box.right - left - gap / 2)
     return box
 
 

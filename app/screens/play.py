@@ -226,16 +226,16 @@ class PlayScreen:
         """The frame, and what stands over it."""
         self.draw_frame(surface)
         scale = unit(surface.get_size())
-        session = self.session
+        session, corner = self.session, pygame.Rect(0, 0, 0, 0)
         if self.settings.hud == "full":
             period = 1000 * session.config.period
-            overlay.draw(surface, self._lines(), scale, session.figures.frame_ms.newest(overlay.BARS), period)
+            corner = overlay.draw(surface, self._lines(), scale, session.figures.frame_ms.newest(overlay.BARS), period)
         elif self.settings.hud == "fps":
-            overlay.frame_rate(surface, session.figures.recent_fps, scale)
+            corner = overlay.frame_rate(surface, session.figures.recent_fps, scale)
         if self.settings.inputs:
             keyview.draw(surface, session.last_action, session.acted, self.sampler.spec, scale)
         if self._message is not None:
-            overlay.message(surface, self._message[0], self._message[1], scale)
+            overlay.message(surface, self._message[0], self._message[1], scale, corner.right)
         if session.rewinding:
             seconds = session.config.latent_period
             back = (session.film.newest - session.rewind_index()) * seconds

@@ -55,6 +55,19 @@ def test_the_panel_lies_in_the_window_and_on_nothing_else(opened: Window, size: 
     assert surface.get_rect().contains(box) and box.collidelist(others) == -1
 
 
+@pytest.mark.parametrize("size", [(480, 300), (900, 500), (1280, 720), (3840, 2160)])
+@pytest.mark.parametrize("picture", [None, pygame.Surface((256, 160))])
+def test_a_message_does_not_cover_the_figures(opened: Window, size: tuple[int, int], picture: pygame.Surface) -> None:  # noqa: F811
+    """It lay on two of their lines."""
+    surface, scale = pygame.Surface(size), widgets.unit(size)
+    figures = overlay.draw(surface, [("a", "b")] * 11, scale, [40.0], 41.7)
+    for words in ("Saved in slot 1", "The generator has stopped; it is started again and goes on from 3 s ago. " * 2):
+        box = overlay.message(surface, words, picture, scale, figures.right)
+        assert surface.get_rect().contains(box) and not box.colliderect(figures)
+        alone = overlay.message(surface, words, picture, scale)
+        assert surface.get_rect().contains(alone) and abs(alone.centerx - size[0] / 2) <= 1
+
+
 def test_a_key_that_is_down_is_drawn_full(opened: Window) -> None:  # noqa: F811
     def accent(action: Action) -> int:
         surface = pygame.Surface((1280, 720))
