@@ -105,7 +105,7 @@ def message(
     gap, line = round(16 * scale), round(26 * scale)
     room = width - beside - 2 * gap
     lines = wrap(words, 22 * scale, room - 3 * gap - small)
-    room = min(max(text_size(part, 22 * scale)[0] for part in lines) + 3 * gap + small, room)
+    room = round(min(max(text_size(part, 22 * scale)[0] for part in lines) + 3 * gap + small, room))
     high = max(round(small * 0.625 + 20 * scale) if small else 0, round(18 * scale) + line * len(lines))
     box = pygame.Rect(max((width - room) // 2, beside + gap), round(20 * scale), room, high)
     shade(surface, box, 225, round(10 * scale))
