@@ -1,11 +1,11 @@
 """What a slow network saw of videos that come back, kept in files for the next time.
 
-Does not know networks or videos.
+Does not know networks, or what is seen of a clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
@@ -15,6 +15,7 @@ import numpy as np
 
 from controls.errors import UserError
 from controls.files import write_atomic
+from generator.data.clips import Dataset
 from generator.evaluation.frechet import Features
 
 
@@ -46,3 +47,9 @@ class FilmMemory:
         np.save(stored, found)
         write_atomic(path, stored.getvalue())
         return found
+
+
+def recorded(dataset: Dataset, clips: Sequence[int]) -> str:
+    """What tells these clips apart from all other recordings: their entries, folder, and how they were recorded."""
+    how = {name: value for name, value in dataset.meta.items() if name != "clips"}
+    return f"{dataset.folder} {how} {[dataset.entry(index) for index in clips]}"

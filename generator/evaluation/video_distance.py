@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from controls.errors import UserError
 from generator.data.clips import Clip, Dataset
 from generator.data.latents import PLAN
-from generator.evaluation.film_memory import FilmMemory
+from generator.evaluation.film_memory import FilmMemory, recorded
 from generator.evaluation.frechet import Features, Pixels, apart, fit
 from generator.evaluation.fvd import I3D, features, pieces
 from generator.evaluation.quality import decoded, prepare
@@ -71,11 +72,11 @@ def fvd_figures(
     ticks = walker.spec.ticks
     assert length % ticks == 0, f"{length} frames are not whole latent frames of {ticks}"
     rows: dict[str, list[Features]] = {"reference": [], "real": [], "rebuilt": [], "free": []}
-    held, kept = (-1, dataset.clip(windows[0].clip)), memory or FilmMemory(None)
+    held, kept = (windows[0].clip, dataset.clip(windows[0].clip)), memory or FilmMemory(None)
     for number, window in enumerate(windows):
         if held[0] != window.clip:
             held = (window.clip, dataset.clip(window.clip))
-        about = f"{dataset.meta.get('seed')} {dataset.entry(window.clip)} {window.start} {window.end}"
+        about = f"{recorded(dataset, [window.clip])} {window.start} {window.end}"
         for name, make, whose in _versions(walker, held[1], window, number):
             look = lambda make=make: features(make()[None, 1:], network)  # noqa: E731
             rows[name].append(look() if whose is None else kept.recall(name, about + whose, look))
@@ -101,7 +102,11 @@ def _versions(
     """
     part = slice(window.start, window.end)
     keys, look, weights = clip.keys[part], clip.look[part], walker.weights
-    real = lambda: clip.frames(window.start, window.end - window.start)  # noqa: E731
+
+    @cache
+    def real() -> Pixels:
+        return clip.frames(window.start, window.end - window.start)
+
     if not window.judged:
         yield "reference", real, ""
         return

@@ -21,7 +21,7 @@ from controls.replay import built_in
 from generator.data.clips import Dataset
 from generator.evaluation.control import measure_control
 from generator.evaluation.drift import Plan, Tally, starting_clips, watch
-from generator.evaluation.film_memory import FilmMemory
+from generator.evaluation.film_memory import FilmMemory, recorded
 from generator.evaluation.frechet import Features, PictureNetwork, Pixels, apart, fit
 from generator.evaluation.fvd import I3D, LENGTHS, features
 from generator.evaluation.report import motion_energy, stretch_of
@@ -85,9 +85,11 @@ class Yardstick:
         """I3D's view (N, 400) of real clips."""
         i3d, data = self.i3d, self.dataset
         assert i3d is not None
-        about = f"{data.folder} {data.meta.get('seed')} {[data.entry(i) for i in clips]}"
-        seen = lambda: np.concatenate([video_features(data.clip(i).frames()[1:], i3d) for i in clips])  # noqa: E731
-        return memory.recall(f"real-{name}", about, seen)
+
+        def seen() -> Features:
+            return np.concatenate([video_features(data.clip(i).frames()[1:], i3d) for i in clips])
+
+        return memory.recall(f"real-{name}", recorded(data, clips), seen)
 
     def figures(self, world: Walks, say: Say) -> dict[str, float | None]:
         """What the module's text says, flat; distances under the network's name."""

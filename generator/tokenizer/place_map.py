@@ -105,7 +105,7 @@ class PlaceMap(nn.Module):
         return (torch.remainder(plan, self.period) / size).long().clamp_(0, last)
 
     def fill(self, where: Tensor, colour: Tensor) -> None:
-        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1]; COLOURS are kept."""
+        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], or in few like them."""
         made, what = few(colour, COLOURS)
         palette = torch.zeros_like(self.palette)
         if len(made):
