@@ -25,6 +25,7 @@ from controls.action import ActionSpec
 from controls.errors import UserError
 from controls.files import write_atomic
 from generator.config import build
+from generator.model import int8_file
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.reproject import Reprojector
@@ -60,7 +61,7 @@ class WorldConfig:
 class Weights:
     """A loaded world: config, its networks in evaluation mode, and the hash that names them.
 
-    Worlds without a parallax turn the recycled picture only.
+    Worlds without a parallax turn the recycled picture only. `int8`: what flows into convolutions, if that is known.
     """
 
     config: WorldConfig
@@ -68,6 +69,7 @@ class Weights:
     dit: CausalDiT
     hash: str
     parallax: Parallax | None = None
+    int8: int8_file.Ranges | None = None
 
     def reprojector(self, vae: VideoVAE | None = None) -> Reprojector | None:
         """What moves the recycled picture, if this world recycles one; `vae` in place of the tokenizer."""
@@ -131,6 +133,7 @@ def save_weights(
         raise
     for stale in before - {folder / name for name in files}:
         stale.unlink()
+    (folder / int8_file.NAME).unlink(missing_ok=True)  # of what was here before
     return whole
 
 
@@ -150,8 +153,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
-    """Load and verify a weights folder; UserError names the file that is missing or damaged."""
+def load_weights(folder: Path, dtype: torch.dtype = torch.float32, ranges: bool = True) -> Weights:
+    """Load and verify a weights folder, with its `ranges` for int8 unless they are to be made anew; UserError names the
+    file that is missing or damaged.
+    """
     manifest = read_manifest(folder)
     config = config_from_dict(manifest["config"])
     tensors: dict[str, Tensor] = {}
@@ -168,7 +173,8 @@ def load_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
     _fill(dit, tensors, "dit.", folder)
     if parallax is not None:
         _fill(parallax, tensors, "parallax.", folder)
-    return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"], parallax)
+    int8 = int8_file.load_ranges(folder, manifest["hash"]) if ranges else None
+    return Weights(config, tokenizer.to(dtype).eval(), dit.to(dtype).eval(), manifest["hash"], parallax, int8)
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The OpenVINO backend for CPUs: the networks compiled to graphs that compute in bf16 where the processor can.
+"""The OpenVINO backend for CPUs: the networks compiled to graphs that compute in bf16 where that is fast, or in int8.
 
 Shape key: as in explicit.py.
 Gain on two cores against eager torch in bf16: see README, Speed (`run.py benchmark --backend all`).
@@ -30,10 +30,16 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from controls.files import write_atomic
 from generator.checkpoint import Weights
-from generator.runtime import explicit
+from generator.model.int8_file import Range, Ranges
+from generator.precision import adds_int8_exactly, computes_bf16
+from generator.runtime import explicit, int8_graph
 from generator.runtime.backend import Backend
+from generator.runtime.explicit import ExplicitDecode, ExplicitDepth, ExplicitEncode, ExplicitRefine
 from generator.runtime.graph import Arrays, Graph, graph_backend
-from generator.runtime.onnx_export import places
+from generator.runtime.quantise import Pixels, calibration
+
+TRIED = 12  # inputs that a convolution is tried in int8 on
+IN_INT8 = (ExplicitEncode, ExplicitDepth, ExplicitRefine, ExplicitDecode)  # the transformer has no convolutions
 
 
 def options_of(threads: int, precision: str) -> dict[str, Any]:
@@ -46,21 +52,37 @@ def options_of(threads: int, precision: str) -> dict[str, Any]:
     }
 
 
-def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, precision: str, key: str = "") -> Any:
-    """Trace a module and compile it for the CPU; returns an infer request.
+def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    """A module as OpenVINO's graph, for inputs of these shapes."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of assertions on sizes, which never change here
+        graph = ov.convert_model(module.eval(), example_input=example)
+    graph.reshape({port: list(value.shape) for port, value in zip(graph.inputs, example, strict=True)})
+    return graph
+
+
+def compile_graph(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    threads: int,
+    precision: str,
+    key: str = "",
+    ranges: Sequence[Range] = (),
+) -> Any:
+    """Trace a module and compile it for the CPU, with convolutions in int8 where there are ranges; returns an infer
+    request.
 
     With a `key` that names the weights, the compiled graph is kept in the user's cache, which saves seconds at the
     next start; a cache that cannot be read or written changes nothing else.
     """
     core, options = ov.Core(), options_of(threads, precision)
-    path = cached_graph(module, threads, precision, key) if key else None
+    path = cached_graph(module, threads, precision, key, ranges) if key else None
     if path is not None and path.is_file():
         with contextlib.suppress(RuntimeError, OSError, ValueError):  # its complaint may be bytes that are no text
             return core.import_model(path.read_bytes(), "CPU", options).create_infer_request()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of assertions on sizes, which never change here
-        graph = ov.convert_model(module.eval(), example_input=example)
-    graph.reshape({port: list(value.shape) for port, value in zip(graph.inputs, example, strict=True)})
+    graph = convert(module, example)
+    if ranges:
+        graph = int8_graph.quantise(int8_graph.fold(graph), ranges, adds_int8_exactly())
     compiled = core.compile_model(graph, "CPU", options)
     if path is not None:
         with contextlib.suppress(RuntimeError, UserError):
@@ -70,17 +92,19 @@ def compile_graph(module: nn.Module, example: tuple[Tensor, ...], threads: int, 
     return compiled.create_infer_request()
 
 
-def cached_graph(module: nn.Module, threads: int, precision: str, key: str) -> Path:
+def cached_graph(module: nn.Module, threads: int, precision: str, key: str, ranges: Sequence[Range] = ()) -> Path:
     """Where the compiled graph of these weights, this code, this OpenVINO and this processor is kept."""
     core = ov.Core()
     package = Path(explicit.__file__).parent.parent
-    files = [*sorted(package.glob("model/*.py")), *sorted(package.glob("tokenizer/*.py")), Path(explicit.__file__)]
+    files = [*sorted(package.glob("model/*.py")), *sorted(package.glob("tokenizer/*.py"))]
+    files += [Path(explicit.__file__), Path(int8_graph.__file__)]
     source = "".join(path.read_text() for path in files)
     parts = (
         key,
         type(module).__name__,
         threads,
         precision,
+        tuple(ranges),
         ov.__version__,
         core.get_property("CPU", "FULL_DEVICE_NAME"),
     )
@@ -95,19 +119,12 @@ def forget_old(folder: Path, keep: int = 12) -> None:
         stale.unlink(missing_ok=True)
 
 
-def compile_onnx(blob: bytes, threads: int, precision: str) -> tuple[Any, list[int]]:
-    """An ONNX graph of `graph_bytes` compiled for the CPU: an infer request, and which inputs it reads in turn."""
-    core = ov.Core()
-    compiled = core.compile_model(core.read_model(blob), "CPU", options_of(threads, precision))
-    return compiled.create_infer_request(), places(port.any_name for port in compiled.inputs)
-
-
-def as_graph(request: Any, read: Sequence[int]) -> Graph:
-    """An infer request that reads these of the inputs as a function from arrays to arrays."""
+def as_graph(request: Any) -> Graph:
+    """An infer request as a function from arrays to arrays."""
     held: list[npt.NDArray[Any]] = []  # the request points at its inputs until it is given others, and owns none
 
     def graph(inputs: Arrays) -> Arrays:
-        given = [np.ascontiguousarray(inputs[place]) for place in read]
+        given = [np.ascontiguousarray(array) for array in inputs]
         for port, array in enumerate(given):
             request.set_input_tensor(port, ov.Tensor(array, shared_memory=True))
         held[:] = given
@@ -118,19 +135,41 @@ def as_graph(request: Any, read: Sequence[int]) -> Graph:
 
 
 def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16") -> Backend:
-    """The networks as OpenVINO graphs that compute in bf16 where the processor can, in fp32, or in int8 beside bf16."""
-    precision = {"bf16": "bf16", "fp32": "f32", "int8": "bf16"}[dtype]
-    seen: dict[str, Any] = {}
-
-    def request_for(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Any, Sequence[int]]:
-        if dtype == "int8":
-            from generator.runtime.onnx_runtime import IN_INT8, int8_bytes
-
-            if isinstance(module, IN_INT8):
-                return compile_onnx(int8_bytes(module, example, weights, seen), threads, precision)
-        return compile_graph(module, example, threads, precision, weights.hash), range(len(example))
+    """The networks as OpenVINO graphs that compute in bf16 where the processor does so fast, in fp32, or with their
+    convolutions in int8 beside that, within the ranges that the weights come with or else of a walk here and now.
+    """
+    precision = "bf16" if dtype != "fp32" and computes_bf16("cpu") else "f32"
+    ranges: Ranges = {}
+    if dtype == "int8":
+        ranges = weights.int8 or calibrate(weights, threads)
 
     def compiler(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-        return as_graph(*request_for(module, example))
+        rows = ranges.get(type(module).__name__, ())
+        return as_graph(compile_graph(module, example, threads, precision, weights.hash, rows))
 
     return graph_backend(name, weights, compiler)
+
+
+def calibrate(weights: Weights, threads: int, pictures: Sequence[Pixels] = (), frames: int = 8) -> Ranges:
+    """The ranges of what flows into a world's convolutions on walks of so many latent frames from each of the pictures,
+    uint8 (Y, X, 3), of those that lose little; of all, on a walk from a made-up picture, without any.
+    """
+    seen = calibration(weights, frames, pictures)
+    examples: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {}
+
+    def note(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
+        examples[type(module).__name__] = module, example
+        return list
+
+    graph_backend("calibration", weights, note)
+    options, made = options_of(threads, "f32"), {}
+    for name, (module, example) in examples.items():
+        if isinstance(module, IN_INT8):
+
+            def build(module: nn.Module = module, example: tuple[Tensor, ...] = example) -> Any:
+                return int8_graph.fold(convert(module, example))
+
+            rows = int8_graph.observe(build(), seen[name], options)
+            some = seen[name][:: -(-len(seen[name]) // TRIED)]
+            made[name] = tuple(int8_graph.choose(build, rows, some, options) if pictures else rows)
+    return made

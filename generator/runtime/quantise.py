@@ -27,6 +27,7 @@ from controls.action import Action, encode
 from controls.camera import Camera
 from generator.checkpoint import Weights
 from generator.precision import adds_int8_exactly
+from generator.runtime.backend import Backend, Pixels
 from generator.runtime.encode import encode_picture
 from generator.runtime.graph import Arrays, Graph, graph_backend
 from generator.runtime.onnx_export import places
@@ -52,27 +53,41 @@ class Recorder:
         return graph
 
 
-def calibration(weights: Weights, frames: int = CALIBRATED) -> dict[str, list[list[npt.NDArray[Any]]]]:
-    """What every network of a world is given on a walk from a made-up picture, by explicit module's class name."""
-    recorder, config = Recorder(), weights.config
+def calibration(
+    weights: Weights, frames: int = CALIBRATED, pictures: Sequence[Pixels] = ()
+) -> dict[str, list[list[npt.NDArray[Any]]]]:
+    """What every network of a world is given on walks of so many latent frames from each of the pictures, uint8
+    (Y, X, 3), or from a made-up one, by explicit module's class name.
+    """
+    recorder = Recorder()
     backend = graph_backend("calibration", weights, recorder)
-    width, height = config.picture
-    rows, columns = np.mgrid[0:height, 0:width]
-    picture = np.stack([200 * rows / height, 200 * columns / width, 128 + 90 * np.sin(columns / 7)], -1)
-    latent = encode_picture(weights.tokenizer, picture.astype(np.uint8))
-    backend.transformer.reset(latent, 7)
-    shown, camera = backend.decoder.first(latent)[-1], Camera(config.hfov, width / height)
+    width, height = weights.config.picture
+    if not pictures:
+        rows, columns = np.mgrid[0:height, 0:width]
+        made = np.stack([200 * rows / height, 200 * columns / width, 128 + 90 * np.sin(columns / 7)], -1)
+        pictures = [made.astype(np.uint8)]
+    for number, picture in enumerate(pictures):
+        walk(weights, backend, picture, frames, number)
+    return recorder.seen
+
+
+def walk(weights: Weights, backend: Backend, picture: Pixels, frames: int, number: int) -> None:
+    """Walk and look about for so many latent frames from a picture, uint8 (Y, X, 3)."""
+    config = weights.config
+    latent = encode_picture(weights.tokenizer, picture)
+    backend.transformer.reset(latent, 7 + number)
+    shown, camera = backend.decoder.first(latent)[-1], Camera(config.hfov, config.picture[0] / config.picture[1])
     if backend.reprojection:
         backend.reprojection.reset(shown)
     size = (config.dit.height, config.dit.width)
     for k in range(frames):
-        key = config.action_spec.keys[k % 4]
-        action = Action.hold(config.action_spec, key, yaw=4 * np.sin(k), pitch=np.cos(k))
+        key = config.action_spec.keys[(k + number) % 4]
+        action = Action.hold(config.action_spec, key, yaw=4 * np.sin(k + number), pitch=np.cos(k))
         given = encode(action, config.action_spec)
         rays = camera.ray_map(action.look, *size).reshape(-1, *size)
         ahead = backend.reprojection(shown, action.look, given) if backend.reprojection else None
-        shown = backend.decoder.next(backend.transformer.step(given, rays, ahead))[-1]
-    return recorder.seen
+        frames_made = backend.decoder.next(backend.transformer.step(given, rays, ahead))
+        shown = (backend.reprojection.compose(frames_made) if backend.reprojection else frames_made)[-1]
 
 
 class Reader:

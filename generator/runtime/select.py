@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
 from generator.checkpoint import Weights
-from generator.precision import computes_bf16
+from generator.precision import adds_int8_exactly, computes_bf16
 from generator.runtime.backend import Backend, Reprojection
 from generator.runtime.eager import EagerDecoder, EagerTransformer, eager_encoder
 
@@ -35,9 +35,13 @@ BACKENDS = ("auto", *(name for family in TYPES.values() for name in family.value
 EAGER = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}
 
 
-def best_backend() -> str:
-    """The fastest backend for this machine among those installed (measured: see README, Speed)."""
-    return "openvino" if importlib.util.find_spec("openvino") else best_torch()
+def best_backend(weights: Weights | None = None) -> str:
+    """The fastest backend for this machine among those installed (measured: see README, Speed), int8 for weights that
+    bring the ranges for it, where the processor sums products of eight bits exactly.
+    """
+    if not importlib.util.find_spec("openvino"):
+        return best_torch()
+    return "openvino-int8" if weights is not None and weights.int8 and adds_int8_exactly() else "openvino"
 
 
 def best_torch(kind: str = "cpu") -> str:
@@ -84,7 +88,7 @@ def open_backend(
     if name not in BACKENDS:
         raise UserError(f"Unknown backend {name!r}{did_you_mean(name, BACKENDS)}.")
     torch.set_num_threads(threads)
-    chosen = best_backend() if name == "auto" else name
+    chosen = best_backend(weights) if name == "auto" else name
     if chosen.startswith("cuda"):
         return open_cuda(chosen, weights, text, switches)
     if switches:
@@ -120,10 +124,9 @@ def open_cuda(name: str, weights: Weights, text: Tensor | None, switches: tuple[
 
 def open_graphs(name: str, weights: Weights, threads: int) -> Backend:
     """OpenVINO or onnxruntime, in the type that the name says."""
-    if name in TYPES["onnxruntime"].values() or name == "openvino-int8":
+    if name in TYPES["onnxruntime"].values():
         for package in ("onnxruntime", "onnx", "onnxscript"):
             require(package, name, "-e '.[onnx]'")
-    if name in TYPES["onnxruntime"].values():
         from generator.runtime.onnx_runtime import open_onnxruntime
 
         return open_onnxruntime(name, weights, threads, int8=name.endswith("int8"))

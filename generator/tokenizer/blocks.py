@@ -58,7 +58,7 @@ class CausalConv(nn.Module):
         made = []
         for at in [len(frames) - 1] if last else range(min(self.kernel - 1, len(frames))):
             seen = torch.cat(frames[max(0, at + 1 - self.kernel) : at + 1], dim=1)
-            weight = self.conv.weight[:, -seen.shape[1] :]
+            weight = self.conv.weight[:, -self.inputs * min(self.kernel, at + 1) :]
             made.append(functional.conv2d(seen, weight, self.conv.bias, padding=1))
         rows = x.shape[0] - (self.kernel - 1) * batch
         if rows > 0 and not last:

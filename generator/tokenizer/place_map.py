@@ -214,13 +214,14 @@ class PlaceMap(nn.Module):
         turn, slope = self.sky_turn(rays.azimuth)[:, 0], self.sky_slope(rays.up)[..., 0]
         above = (BELOW + self.rise(rays.pose)).flatten()
         parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above, turn, slope)
-        kinds = torch.cat([torch.full((len(far),), kind) for kind, far in enumerate(asked)])
+        counts = torch.tensor([len(far) for far in asked])
+        kinds = torch.arange(KINDS).repeat_interleave(counts)
         blocks: list[Tensor] = [getattr(self, f"{name}{kind}") for name in ("codes", "tops") for kind in range(KINDS)]
         sizes = (self.cells, self.heights, np.float32(self.period), np.float32(FINEST))
         faces = self.faces if fine else self._plain[0]
         seen, met = place_rays.view(
             arrays(*parts),
-            arrays(torch.cat(asked), kinds),
+            arrays(torch.cat(tuple(asked)), kinds, counts.cumsum(0)),
             (*arrays(*blocks), *sizes),
             (*arrays(self.palette.float(), self.sky.float()), np.float32(UNIT)),
             arrays(faces.starts, faces.at, faces.plane, faces.what),

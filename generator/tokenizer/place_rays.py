@@ -1,8 +1,9 @@
 """Views of a place's map on a processor: every ray goes from distance to distance until it meets a block.
 
 Shape key: n poses, h, w rows and columns of rays, D distances along a ray.
-To the last bit what `PlaceMap` finds with tensors, several times as fast: a ray that has met something asks no
-further, and one that is above everything that stands on a column of blocks need not read it.
+To the last bit what `PlaceMap` finds with tensors, many times as fast: a ray that has met something asks no further,
+one that is above everything that stands on a column of blocks need not read it, and neither need one that is still in
+the gap in which the ray below it passed.
 
 Does not know what poses or pictures are.
 """
@@ -24,56 +25,161 @@ STRIDE = 8  # distances that a ray passes at once where it is above all that sta
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def on_face(number, start, slopes, above, far, place, faces):  # type: ignore[no-untyped-def]
-    """What a ray is told that is at distance `far` over column `number`: the code of the face there, 0 without one.
-
-    As `Faces.codes`, to the last bit.
+def wrapped(value, period):  # type: ignore[no-untyped-def]
+    """value % period to the last bit, without a division where it lies within two periods: sums have no rounding there
+    that `%` has not.
     """
-    starts, numbers, planes, what = faces
-    cells, heights, period, finest = place[6:]
-    height = slopes[2] * far + above
-    level = min(max(int(np.floor(height / finest)), 0), heights - 1)
-    for k in range(starts[number], starts[number + 1]):
-        if numbers[k] != number * heights + level:
-            continue
-        x = (start[0] + slopes[0] * far) % period - np.float32(number % cells) * finest
-        y = (start[1] + slopes[1] * far) % period - np.float32(number // cells) * finest
-        within = (x, y, height - np.float32(level) * finest)
-        plane = int(planes[k])
-        rough = plane >= ROUGH
-        axis = plane - ROUGH if rough else plane // STEPS
-        shift = np.float32(0.0)
-        if not rough and slopes[axis] != 0:
-            deep = np.float32(plane % STEPS) * np.float32(DEPTH) - np.float32(BEFORE)
-            shift = (deep - within[axis]) / slopes[axis]
-            shift = shift if abs(shift) <= np.float32(FARTHEST) else np.float32(0.0)
-        one, two = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
-        first = min(max((within[one] + slopes[one] * shift) / finest, np.float32(0.0)), np.float32(INSIDE))
-        second = min(max((within[two] + slopes[two] * shift) / finest, np.float32(0.0)), np.float32(INSIDE))
-        return int(what[k, int(second * np.float32(TEXELS)) * TEXELS + int(first * np.float32(TEXELS))])
-    return 0
+    if value < -period or value >= period + period + period:
+        return value % period
+    value = value + period if value < 0 else value
+    value = value - (period + period) if value >= period + period else value
+    return value - period if value >= period else value
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def columns_along(n, c, rays, distances, place, column, size, roof, roofs):  # type: ignore[no-untyped-def]
-    """Fill, for each distance (D,) of a picture's column, where the column of blocks begins that it is over, how large
-    those are and how high the highest ends, and for each stride of them how high.
+def face_of(number, level, heights, starts, numbers):  # type: ignore[no-untyped-def]
+    """Which face the block of this level in column `number` has; -1 where it has none."""
+    for k in range(starts[number], starts[number + 1]):
+        if numbers[k] == number * heights + level:
+            return k
+    return -1
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def on_face(plane, start, slopes, far, cell, period, finest):  # type: ignore[no-untyped-def]
+    """Which of a face's texels a ray is told that is at distance `far` in the block `cell` (along x, along y, upwards).
+
+    `start` and `slopes` are of the same three. As `Faces.codes`, to the last bit.
+    """
+    per = np.float32(1) / finest
+    x = wrapped(start[0] + slopes[0] * far, period) - np.float32(cell[0]) * finest
+    y = wrapped(start[1] + slopes[1] * far, period) - np.float32(cell[1]) * finest
+    within = (x, y, slopes[2] * far + start[2] - np.float32(cell[2]) * finest)
+    rough = plane >= ROUGH
+    axis = plane - ROUGH if rough else plane // STEPS
+    shift = np.float32(0.0)
+    if not rough and slopes[axis] != 0:
+        deep = np.float32(plane % STEPS) * np.float32(DEPTH) - np.float32(BEFORE)
+        shift = (deep - within[axis]) / slopes[axis]
+        shift = shift if abs(shift) <= np.float32(FARTHEST) else np.float32(0.0)
+    one, two = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
+    first = min(max((within[one] + slopes[one] * shift) * per, np.float32(0.0)), np.float32(INSIDE))
+    second = min(max((within[two] + slopes[two] * shift) * per, np.float32(0.0)), np.float32(INSIDE))
+    return int(second * np.float32(TEXELS)) * TEXELS + int(first * np.float32(TEXELS))
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def cells_along(far, start, step, period, size, side, cell):  # type: ignore[no-untyped-def]
+    """Fill which blocks of this size along an axis a ray is over at each distance: cell (D,), below `side`.
+
+    As `wrapped`, several at a time where all of a ray allows it. Sizes are powers of two: products are quotients.
+    """
+    per, double = np.float32(1) / size, period + period
+    ends = start + step * far[0], start + step * far[-1]
+    if min(ends[0], ends[1]) < -period or max(ends[0], ends[1]) >= double + period:
+        for d in range(len(far)):
+            cell[d] = min(np.int32(wrapped(start + step * far[d], period) * per), side - 1)
+        return
+    for d in range(len(far)):
+        x = start + step * far[d]
+        x = x + period if x < 0 else x
+        x = x - double if x >= double else x
+        x = x - period if x >= period else x
+        cell[d] = min(np.int32(x * per), side - 1)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def columns_along(n, c, rays, distances, place, along, cells_of):  # type: ignore[no-untyped-def]
+    """Fill `along`, for each distance (D,) of a picture's column, with where the column of blocks begins that it is
+    over and how high the highest of those ends, and for each stride of them how high; and cells_of (2, D), which it is.
     """
     start, east, north = rays[:3]
-    far, kinds = distances
+    far, ends = distances[0], distances[2]
+    column, roof, roofs = along
     tops0, tops1, tops2, cells, heights, period, finest = place[3:]
-    for d in range(len(far)):
-        kind = kinds[d]
-        side = cells >> kind
-        size[d] = finest * np.float32(1 << kind)
-        x = (start[n, 0] + east[n, c] * far[d]) % period
-        y = (start[n, 1] + north[n, c] * far[d]) % period
-        number = min(int(y / size[d]), side - 1) * side + min(int(x / size[d]), side - 1)
-        column[d] = number * ((heights >> kind) + 2) + 1
-        top = tops0[number] if kind == 0 else tops1[number] if kind == 1 else tops2[number]
-        roof[d] = np.float32(top) * size[d]
+    begin = 0
+    for kind in range(3):
+        end = ends[kind]
+        if end > begin:
+            side, size, levels = np.int32(cells >> kind), finest * np.float32(1 << kind), (heights >> kind) + 2
+            cells_along(far[begin:end], start[n, 0], east[n, c], period, size, side, cells_of[0, begin:])
+            cells_along(far[begin:end], start[n, 1], north[n, c], period, size, side, cells_of[1, begin:])
+            tops = tops0 if kind == 0 else tops1 if kind == 1 else tops2
+            for d in range(begin, end):
+                number = cells_of[1, d] * side + cells_of[0, d]
+                column[d] = number * levels + 1
+                roof[d] = np.float32(tops[number]) * size
+        begin = end
     for s in range(len(roofs)):
-        roofs[s] = roof[s * STRIDE : (s + 1) * STRIDE].max()
+        highest = roof[s * STRIDE]
+        for d in range(s * STRIDE + 1, min((s + 1) * STRIDE, len(far))):
+            highest = max(highest, roof[d])
+        roofs[s] = highest
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def gap_ends(codes, column, level, size, roof):  # type: ignore[no-untyped-def]
+    """At what height the first block begins above an empty level of a column whose highest ends at `roof`; infinite
+    where there is none.
+    """
+    level += 1
+    while level * size < roof:
+        if codes[column + level] > 0:
+            return np.float32(level * size)
+        level += 1
+    return np.float32(np.inf)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def meet(rises, above, distances, place, along, gaps, found):  # type: ignore[no-untyped-def]
+    """Fill `found`, of the rows (h,) of a picture's column that rise by `rises` from `above` the map's bottom, the last
+    least: the code of the first block that a ray meets (0: none), at which distance, and its level.
+
+    `along` is what `columns_along` filled; `gaps` is scratch: of each distance and each stride, up to what height
+    nothing stands from where the row below passed. A whole column at once: counting the references of arrays that are given on,
+    ray by ray, takes longer than all else here.
+    """
+    far, kinds = distances[:2]
+    codes0, codes1, codes2, finest = place[0], place[1], place[2], place[9]
+    column, roof, roofs = along
+    free, frees = gaps
+    free[:], frees[:] = 0, 0
+    passed = 0  # strides that the row below went above
+    for r in range(len(rises) - 1, -1, -1):
+        rise, code, above_all = rises[r], 0, True
+        for s in range(passed, len(roofs)):
+            begin, end = s * STRIDE, min((s + 1) * STRIDE, len(far))
+            first_height, last_height = rise * far[begin] + above, rise * far[end - 1] + above
+            if rise <= 0 and first_height < 0:
+                break  # below the map
+            if min(first_height, last_height) >= roofs[s]:
+                passed = s + 1 if above_all else passed
+                continue
+            above_all = False
+            if max(first_height, last_height) < frees[s]:
+                continue
+            for d in range(begin, end):
+                height = rise * far[d] + above
+                if height < free[d]:  # or below the map
+                    continue
+                if height >= roof[d]:
+                    free[d] = np.inf
+                    continue
+                size = finest * np.float32(1 << kinds[d])
+                level = int(height / size)
+                codes = codes0 if kinds[d] == 0 else codes1 if kinds[d] == 1 else codes2
+                code = codes[column[d] + level]
+                if code > 0:
+                    found[1, r], found[2, r] = d, level
+                    break
+                free[d] = gap_ends(codes, column[d], level, size, roof[d])
+            if code > 0:
+                break
+            lowest = free[begin]
+            for d in range(begin + 1, end):
+                lowest = min(lowest, free[d])
+            frees[s] = lowest
+        found[0, r] = code
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -82,57 +188,43 @@ def look(first, last, rays, distances, place, colours, faces, seen, met):  # typ
     (n, h, w), if it has that shape, with the distances at which rays met one of the finest blocks, 0 elsewhere.
 
     rays: start (n, 2) in map units, east and north (n, w) and up (n, h) per unit along the heading, above (n,) of the
-    map's bottom; turn (n, w) and slope (n, h) are each ray's cell of the sky. distances: how far (D,), which kind (D,).
-    place: codes and tops of the three kinds of blocks, cells a side and levels of the finest, whose size in map units
-    the last is, and the period. colours: the palette, the sky (slopes, turns, 3), and what nearness is told in. faces:
+    map's bottom; turn (n, w) and slope (n, h) are each ray's cell of the sky. distances: how far (D,), which kind (D,)
+    of blocks is asked for there, and where each of the three kinds ends (3,).
+    place: codes and tops of the three kinds of blocks, cells a side and levels of the finest, the period and how wide
+    the finest are in map units. colours: the palette, the sky (slopes, turns, 3), and what nearness is told in. faces:
     where each column's begin, numbers, planes and codes (place_faces.py).
     """
     start, east, north, up, above, turn, slope = rays
-    far, kinds = distances
-    codes0, codes1, codes2, heights = place[0], place[1], place[2], place[7]
+    far, kinds = distances[:2]
+    cells, heights, period, finest = place[6:]
     palette, sky, unit = colours
-    starts = faces[0]
-    count, wide = len(far), east.shape[1]
-    column, size = np.empty(count, np.int64), np.empty(count, np.float32)
-    strides = -(-count // STRIDE)
-    roof, roofs = np.empty(count, np.float32), np.zeros(strides, np.float32)
+    starts, numbers, planes, what = faces
+    count, wide, high, strides = len(far), east.shape[1], up.shape[1], -(-len(far) // STRIDE)
+    cells_of, found = np.empty((2, count), np.int32), np.zeros((3, high), np.int32)
+    along = np.empty(count, np.int32), np.empty(count, np.float32), np.zeros(strides, np.float32)
+    gaps = np.empty(count, np.float32), np.empty(strides, np.float32)
     for at in range(first, last):
         n, c = at // wide, at % wide
-        columns_along(n, c, rays, distances, place, column, size, roof, roofs)
-        passed = 0  # strides that the row below went above, as then do those above it: rows rise from the last on
-        for r in range(up.shape[1] - 1, -1, -1):
-            rise, code, nearness, above_all = up[n, r], 0, np.float32(0.0), True
-            for s in range(passed, strides):
-                begin, end = s * STRIDE, min((s + 1) * STRIDE, count)
-                first_height, last_height = rise * far[begin] + above[n], rise * far[end - 1] + above[n]
-                if rise <= 0 and first_height < 0:
-                    break  # below the map
-                if min(first_height, last_height) >= roofs[s]:
-                    passed = s + 1 if above_all else passed
-                    continue
-                above_all = False
-                for d in range(begin, end):
-                    height = rise * far[d] + above[n]
-                    if height < 0 or height >= roof[d]:
-                        continue
-                    place_at, kind = column[d] + int(height / size[d]), kinds[d]
-                    code = codes0[place_at] if kind == 0 else codes1[place_at] if kind == 1 else codes2[place_at]
-                    if code > 0:
-                        nearness = unit / far[d]
-                        if kind == 0:
-                            number = (column[d] - 1) // (heights + 2)
-                            if starts[number + 1] > starts[number]:
-                                slopes = (east[n, c], north[n, c], rise)
-                                told = on_face(number, start[n], slopes, above[n], far[d], place, faces)
-                                code = told if told > 0 else code
-                            if len(met):
-                                met[n, r, c] = far[d]
-                        break
-                if code > 0:
-                    break
+        columns_along(n, c, rays, distances, place, along, cells_of)
+        meet(up[n], above[n], distances, place, along, gaps, found)
+        last_number, last_level, face = -1, -1, -1
+        x, y, eye, ahead, aside = start[n, 0], start[n, 1], above[n], east[n, c], north[n, c]
+        for r in range(high):
+            code, d, level = found[0, r], found[1, r], found[2, r]
+            if code > 0 and kinds[d] == 0:
+                number = cells_of[1, d] * cells + cells_of[0, d]
+                if number != last_number or level != last_level:  # it often is what the row above met
+                    last_number, last_level = number, level
+                    face = face_of(number, level, heights, starts, numbers)
+                if face >= 0:
+                    cell, slopes = (cells_of[0, d], cells_of[1, d], level), (ahead, aside, up[n, r])
+                    texel = on_face(int(planes[face]), (x, y, eye), slopes, far[d], cell, period, finest)
+                    code = what[face, texel] if what[face, texel] > 0 else code
+                if len(met):
+                    met[n, r, c] = far[d]
             for i in range(3):
                 seen[n, i, r, c] = palette[code, i] if code > 0 else sky[slope[n, r], turn[n, c], i]
-            seen[n, 3, r, c] = nearness
+            seen[n, 3, r, c] = unit / far[d] if code > 0 else np.float32(0.0)
 
 
 @cache

@@ -38,7 +38,7 @@ PIXEL = {
     "cuda": 1.0, "cuda-fp8": 1.0, "cuda-tensorrt": 1.0,
 }  # fmt: skip
 ONNX = ("onnxruntime", "onnx", "onnxscript")
-NEEDS = {"openvino": ("openvino",), "openvino-int8": ("openvino", *ONNX), "onnxruntime": ONNX,
+NEEDS = {"openvino": ("openvino",), "openvino-int8": ("openvino",), "onnxruntime": ONNX,
          "cuda-tensorrt": ("tensorrt", *ONNX)}  # packages  # fmt: skip
 STEPS = 14  # the window of the tiny world is 3
 
@@ -277,6 +277,18 @@ def test_bf16_is_only_chosen_where_the_processor_has_it(has, name, monkeypatch):
     assert made.dtype == precision.half_where_fast("cpu") == (torch.bfloat16 if has else torch.float32)
     with precision.in_half("cpu", asked=False):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_bf16_that_is_slower_than_float32_is_not_taken_for_bf16(monkeypatch):
+    """The bug: a processor that multiplies half as fast in bf16 trained, encoded and played in it."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    for gain, has in ((0.5, False), (2.0, True)):
+        monkeypatch.setattr(precision, "gain_of_bf16", lambda gain=gain: gain)
+        precision.computes_bf16.cache_clear()
+        assert precision.computes_bf16("cpu") is has
+    monkeypatch.undo()
+    precision.computes_bf16.cache_clear()
+    assert 0.001 < precision.gain_of_bf16() < 100
 
 
 def test_the_converter_has_nothing_to_report_with():

@@ -5,9 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controls.errors import UserError
 from generator.data.clips import Dataset
+from generator.tokenizer import place_rays
 from generator.tokenizer.place_faces import BEFORE, DEPTH, ROUGH, TEXELS
 from generator.tokenizer.place_map import (
     BELOW,
@@ -314,3 +317,17 @@ def test_a_body_is_crowded_by_what_stands_beside_it(tower):
     assert (crowded[:2] == 0).all() and 0 < crowded[2] < crowded[3] <= 1
     assert (tower.crowded(plan, torch.full((4,), 200.0)) == 0).all(), "above its top"
     torch.testing.assert_close(tower.crowded(plan + PERIOD, torch.zeros(4)), crowded)
+
+
+@given(value=st.floats(-2000, 4000, width=32), period=st.floats(16, 900, width=32))
+@settings(max_examples=200, deadline=None)
+def test_a_wrapped_position_is_the_remainder_to_the_last_bit(value, period):
+    made = place_rays.wrapped(np.float32(value), np.float32(period))
+    assert np.float32(made) == np.float32(value) % np.float32(period)
+    cell = np.zeros(2, np.int32)
+    far = np.float32([0.0, 1.0])
+    place_rays.cells_along(
+        far, np.float32(value), np.float32(8), np.float32(period), np.float32(4), np.int32(999), cell
+    )
+    moved = np.float32(np.float32(value) + np.float32(8))
+    assert cell.tolist() == [int(np.float32(v) % np.float32(period) / np.float32(4)) for v in (value, moved)]

@@ -1,0 +1,125 @@
+"""Convolutions in int8: near the float ones within the ranges they were told, and only where that loses little."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from controls.errors import UserError
+from generator import precision
+from generator.checkpoint import load_weights, save_weights
+from generator.model.int8_file import NAME, Range, load_ranges, save_ranges
+from generator.runtime.select import best_backend
+from generator.world import World
+from run import main
+
+openvino = pytest.importorskip("generator.runtime.openvino")
+from generator.runtime import int8_graph  # noqa: E402 (needs openvino)
+
+OPTIONS = openvino.options_of(1, "f32")
+EXACT = precision.adds_int8_exactly()
+
+
+class Two(nn.Module):
+    """Two convolutions; when `wild` the second is given a channel of large numbers and makes nothing of it."""
+
+    def __init__(self, wild=False):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.second = nn.Conv2d(4, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.wild = wild
+        if wild:
+            nn.init.zeros_(self.second.weight[:, 0])
+
+    def forward(self, x):
+        x = nn.functional.silu(self.first(x))
+        if self.wild:
+            x = torch.cat([300 * x[:, :1], x[:, 1:]], dim=1)
+        return (self.second(x),)
+
+
+def build(module):
+    return int8_graph.fold(openvino.convert(module, (torch.zeros(1, 4, 12, 16),)))
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    return [[rng.normal(size=(1, 4, 12, 16)).astype(np.float32)] for _ in range(4)]
+
+
+def of(module, rows, inputs):
+    made = int8_graph.run(int8_graph.quantise(build(module), rows, EXACT), inputs, OPTIONS)
+    return [one[0] for one in made]
+
+
+def test_ranges_hold_what_flowed_and_pictures_come_out_nearly_the_same(inputs):
+    module = Two()
+    rows = int8_graph.observe(build(module), inputs, OPTIONS)
+    given = np.stack([one[0] for one in inputs])
+    assert [row.place for row in rows] == [0, 1]
+    assert (rows[0].low, rows[0].high) == pytest.approx((given.min(), given.max()))
+    assert -0.2785 < rows[1].low < -0.2 and rows[1].high > 1  # what a SiLU lets through
+    due = of(module, [], inputs)
+    with torch.no_grad():
+        assert np.allclose(due[0], module(torch.from_numpy(inputs[0][0]))[0].numpy(), atol=1e-4)
+    apart = int8_graph.apart(of(module, rows, inputs), due)
+    assert 1e-4 < apart < (0.03 if EXACT else 0.06), "rounded, and near"
+    low = [Range(row.place, row.low / 8, row.high / 8) for row in rows]
+    assert int8_graph.apart(of(module, low, inputs), due) > 10 * apart, "ranges matter"
+
+
+def test_a_convolution_that_would_lose_much_stays_float(inputs):
+    for wild, kept in ((False, [0, 1]), (True, [0])):
+        module = Two(wild)
+        rows = int8_graph.observe(build(module), inputs, OPTIONS)
+        chosen = int8_graph.choose(lambda module=module: build(module), rows, inputs, OPTIONS)
+        assert [row.place for row in chosen] == kept
+
+
+def test_a_graph_without_convolutions_has_no_ranges():
+    graph = int8_graph.fold(openvino.convert(nn.Sequential(nn.Linear(4, 4)), (torch.zeros(2, 4),)))
+    assert int8_graph.observe(graph, [[np.zeros((2, 4), np.float32)]], OPTIONS) == []
+
+
+def test_ranges_of_another_graph_are_refused():
+    with pytest.raises(UserError, match="name convolution 7, but this graph has 2; make them anew"):
+        int8_graph.quantise(build(Two()), [Range(7, -1.0, 1.0)], True)
+
+
+@given(low=st.floats(-1e3, 0), high=st.floats(0, 1e3))
+@settings(max_examples=100, deadline=None)
+def test_zero_is_a_level(low, high):
+    """Pictures are padded with zeros: a level beside zero would draw a frame around them."""
+    if high - low < 1e-3:
+        return
+    start, end = int8_graph.levels_of(low, high)
+    step = (end - start) / 255
+    assert step == pytest.approx((high - low) / 255) and abs(start - low) <= step and abs(end - high) <= step
+    assert -start / step == pytest.approx(round(-start / step), abs=1e-6) and start <= 0 <= end
+
+
+def test_a_world_that_is_calibrated_plays_in_int8_of_itself(make_world, first_picture, monkeypatch, capsys):
+    folder = make_world(place=True)
+    weights = load_weights(folder)
+    assert weights.int8 is None and best_backend(weights) != "openvino-int8"
+    assert main(["calibrate", "--weights", str(folder), "--frames", "0"]) == 2
+    assert "--frames 0 is no walk" in capsys.readouterr().err
+    assert main(["calibrate", "--weights", str(folder), "--frames", "1", "--threads", "1"]) == 0
+    assert "ExplicitDecode: " in capsys.readouterr().out and (folder / NAME).is_file()
+    weights = load_weights(folder)
+    assert set(weights.int8) == {"ExplicitEncode", "ExplicitDepth", "ExplicitRefine", "ExplicitDecode"}
+    for exact, name in ((True, "openvino-int8"), (False, "openvino")):
+        monkeypatch.setattr("generator.runtime.select.adds_int8_exactly", lambda exact=exact: exact)
+        assert best_backend(weights) == name
+    monkeypatch.setattr("generator.runtime.select.adds_int8_exactly", lambda: True)
+    assert World(folder, threads=1).info["backend"] == "openvino-int8"
+    save_ranges(folder, "cd" * 32, weights.int8)
+    with pytest.raises(UserError, match="belong to the weights"):
+        load_weights(folder)
+    assert main(["calibrate", "--weights", str(folder), "--frames", "1", "--threads", "1"]) == 0, "makes it anew"
+    assert load_weights(folder).int8
+    parts = (weights.config, weights.tokenizer, weights.dit.state_dict(), None, weights.parallax)
+    assert save_weights(folder, *parts) and load_ranges(folder, weights.hash) is None, "of what was here before"
