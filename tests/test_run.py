@@ -81,7 +81,7 @@ MISTAKES = {
     "evaluate data": ["evaluate", "--weights", "WORLD", "--data", "nowhere"],
     "calls": ["play", "--headless", "--weights", "WORLD", "--scene", "PICTURE", "--nfe", "11"],
     "calls of a graph": ["play", "--headless", "--weights", "WORLD", "--scene", "PICTURE", "--nfe", "4",
-                         "--backend", "openvino"],
+                         "--backend", "torch-int8"],
     "one call to learn": ["learn-times", "--weights", "WORLD", "--nfe", "1", "--out", "TMP"],
     "solver to learn for": ["learn-times", "--weights", "WORLD", "--solver", "rk45", "--out", "TMP"],
     "order to learn for": ["learn-times", "--weights", "WORLD", "--order", "3", "--nfe", "2", "--out", "TMP"],

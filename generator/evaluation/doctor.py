@@ -103,6 +103,15 @@ def processor() -> list[str]:
     lines = [f"{line}, with {', '.join(found) or 'no instruction set that helps'}."]
     if not words & {"avx512_bf16", "amx_bf16"}:
         lines.append("They have no bf16 arithmetic, so bf16 backends will not be faster than torch-fp32.")
+    if importlib.util.find_spec("torch") is None:
+        return lines
+    from generator.precision import adds_int8_exactly, computes_bf16, gain_of_bf16
+
+    if words & {"avx512_bf16", "amx_bf16"} and not computes_bf16("cpu"):
+        gain = f"{gain_of_bf16():.1f} times as fast as in float32"
+        lines.append(f"They multiply matrices in bf16 only {gain}, so nothing is computed in bf16 unless asked for.")
+    if adds_int8_exactly():
+        lines.append("They sum products of eight bits exactly, so worlds that bring ranges for it play in int8.")
     return lines
 
 
@@ -196,10 +205,9 @@ def weights_and_speed(weights: Path, threads: int) -> list[str]:
 
 
 def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads: int) -> list[str]:
-    """Which --nfe this machine holds in real time: one as timed, more by the time of one call of a torch backend."""
-    from generator.evaluation.latency import time_backend
-    from generator.runtime.multistep import MANY_STEP, TORCH, load_teacher
-    from generator.runtime.select import best_torch
+    """Which --nfe this machine holds in real time: one as timed, more by the time of one of the teacher's calls."""
+    from generator.evaluation.latency import time_opened
+    from generator.runtime.multistep import MANY_STEP, load_teacher, open_multistep
     from generator.samplers.sampler import FEWEST, MOST
 
     limit = 1e3 * loaded.config.action_spec.ticks / loaded.config.fps
@@ -207,11 +215,11 @@ def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads:
     one = f"--nfe 1 {'holds' if report['total_ms']['p50'] <= limit else 'does not hold'} {rate} on this machine."
     if loaded.config.stage not in MANY_STEP and not (folder / "teacher").is_dir():
         return [f"{one} These weights have no many-step teacher, so there is no other setting."]
-    teacher = load_teacher(folder, FEWEST)[0]
-    if report["backend"] not in TORCH or teacher.hash != loaded.hash:
-        report = time_backend(teacher, best_torch(), TIMED, threads=threads)
-    call = report["transformer_ms"]["p50"]
-    rest = report["total_ms"]["p50"] - call
+    teacher, sampler = load_teacher(folder, FEWEST)
+    opened = open_multistep("auto", teacher, threads, sampler)
+    report = time_opened(opened, teacher, 0.0, TIMED, (), threads)
+    call = report["transformer_ms"]["p50"] / FEWEST
+    rest = report["total_ms"]["p50"] - FEWEST * call
     most = calls_held(call, rest, limit)
     more = f"--nfe {FEWEST} to {min(most, MOST)} hold it too" if most > FEWEST else f"--nfe {FEWEST} holds it too"
     if most < FEWEST:

@@ -1,4 +1,4 @@
-"""The quality dial: the many-step teacher behind the backend's interface, in plain torch.
+"""The quality dial: the many-step teacher behind the backend's interface, in plain torch, beside torch or OpenVINO.
 
 Shape key: C channels, H, W latent size. Batch is always one. The state is computed in float32 whatever the network's
 type, so that rounding does not pile up over the calls. Source: LD3 notes section 6.
@@ -22,13 +22,13 @@ from generator.model.sampler_file import expect_sampler, load_sampler
 from generator.rollout import frame_noise, with_ahead
 from generator.runtime.backend import Backend, Float, State, to_array, to_tensor
 from generator.runtime.eager import EagerTransformer
-from generator.runtime.select import BACKENDS, best_torch, open_backend
+from generator.runtime.select import BACKENDS, EAGER, TYPES, best_backend, best_torch, in_dtype, open_backend
 from generator.samplers.sampler import FEWEST, MOST, Sampler, shifted_sampler
 
 MANY_STEP = ("adaptation", "test")  # stages whose networks may be asked at any time
 UNLEARNED = ("dpmpp", 2)  # the solver where no grid was learned
 EVEN = 1.0  # the shift of times that nobody learned: on our teachers the training shift samples far worse (LOG.md)
-TORCH = ("torch-fp32", "torch-bf16")
+BESIDE = (*EAGER, *TYPES["openvino"].values())  # backends whose other networks may work beside the teacher
 
 
 class MultistepTransformer:
@@ -117,20 +117,26 @@ def sampler_in(folder: Path, weights: Weights, nfe: int) -> Sampler:
     return shifted_sampler(*UNLEARNED, nfe, EVEN)
 
 
-def check_torch(name: str) -> None:
-    """UserError for backends whose graphs hold the one call at t = 1."""
-    if name in BACKENDS and name not in ("auto", *TORCH):
+def check_beside(name: str) -> None:
+    """UserError for backends that are whole: their graphs hold the one call at t = 1."""
+    if name in BACKENDS and name not in ("auto", *BESIDE):
         raise UserError(
-            f"The backend {name} makes a latent frame in one call; choose --backend {' or '.join(TORCH)}, or --nfe 1."
+            f"The backend {name} makes a latent frame in one call; choose --backend {' or '.join(BESIDE)}, or --nfe 1."
         )
 
 
 def open_multistep(name: str, weights: Weights, threads: int, sampler: Sampler) -> Backend:
-    """The torch backends with the many-step transformer; UserError for those that make a frame in one call only."""
-    check_torch(name)
-    backend = open_backend(best_torch() if name == "auto" else name, weights, threads)
-    assert isinstance(backend.transformer, EagerTransformer), backend.name
-    return dataclasses.replace(backend, transformer=MultistepTransformer(backend.transformer.dit, sampler))
+    """A backend with the many-step transformer, in torch, in its own one's place; UserError for those that make a frame
+    in one call only.
+    """
+    check_beside(name)
+    backend = open_backend(best_backend(weights) if name == "auto" else name, weights, threads)
+    if isinstance(backend.transformer, EagerTransformer):
+        dit = backend.transformer.dit
+    else:
+        kind = "torch-fp32" if backend.name.endswith("fp32") else best_torch()
+        dit = in_dtype(weights.dit, EAGER[kind])
+    return dataclasses.replace(backend, transformer=MultistepTransformer(dit, sampler))
 
 
 def open_dial(folder: Path, name: str, threads: int, nfe: int) -> tuple[Weights, Backend, str]:
@@ -141,6 +147,6 @@ def open_dial(folder: Path, name: str, threads: int, nfe: int) -> tuple[Weights,
     if nfe == 1:
         weights = load_weights(folder)
         return weights, open_backend(name, weights, threads), ""
-    check_torch(name)
+    check_beside(name)
     weights, sampler = load_teacher(folder, nfe)
     return weights, open_multistep(name, weights, threads, sampler), sampler.label

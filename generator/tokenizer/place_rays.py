@@ -132,12 +132,12 @@ def gap_ends(codes, column, level, size, roof):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def meet(rises, above, distances, place, along, gaps, found):  # type: ignore[no-untyped-def]
-    """Fill `found`, of the rows (h,) of a picture's column that rise by `rises` from `above` the map's bottom, the last
-    least: the code of the first block that a ray meets (0: none), at which distance, and its level.
+    """Fill `found`, of the rows (h,) of a picture's column that rise by `rises` from `above` the map's bottom, the
+    last least: the code of the first block that a ray meets (0: none), at which distance, and its level.
 
     `along` is what `columns_along` filled; `gaps` is scratch: of each distance and each stride, up to what height
-    nothing stands from where the row below passed. A whole column at once: counting the references of arrays that are given on,
-    ray by ray, takes longer than all else here.
+    nothing stands from where the row below passed. A whole column at once: counting the references of arrays that
+    are given on, ray by ray, takes longer than all else here.
     """
     far, kinds = distances[:2]
     codes0, codes1, codes2, finest = place[0], place[1], place[2], place[9]
