@@ -17,17 +17,20 @@ from controls.strict_yaml import Document, load_file
 FORMAT = 1
 NAME = "int8.yaml"
 MOST = 1000  # convolutions of a network
-FIELDS = ("place", "low", "high")
+FIELDS = ("place", "low", "high", "kernel")
 LARGEST = 1e6  # of what flows into one
 
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the greatest number that flows into convolution `place` of a graph; zero lies within."""
+    """The least and the greatest number that flows into convolution `place` of a graph; zero lies within. Of which
+    shape its kernel is tells graphs apart that another version of a compiler has in another order.
+    """
 
     place: int
     low: float
     high: float
+    kernel: tuple[int, ...]
 
 
 Ranges = Mapping[str, tuple[Range, ...]]  # by network
@@ -43,7 +46,9 @@ def save_ranges(folder: Path, weights: str, ranges: Ranges) -> Path:
     ]
     for network, rows in ranges.items():
         lines.append(f"  {network}:{'' if rows else ' []'}")
-        lines += [f"    - {{place: {row.place}, low: {row.low:.6f}, high: {row.high:.6f}}}" for row in rows]
+        for row in rows:
+            ends = f"low: {row.low:.6f}, high: {row.high:.6f}"
+            lines.append(f"    - {{place: {row.place}, {ends}, kernel: {list(row.kernel)}}}")
     path = folder / NAME
     write_atomic(path, "\n".join(lines) + "\n")
     return path
@@ -73,7 +78,7 @@ def load_ranges(folder: Path, weights: str) -> Ranges | None:
 def _rows(document: Document, network: str, rows: object) -> tuple[Range, ...]:
     path: tuple[str | int, ...] = ("networks", network)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) == set(FIELDS) for row in rows):
-        raise document.error(path, f"{network} must be a list of {{place, low, high}}; run run.py calibrate.")
+        raise document.error(path, f"{network} must be a list of {{{', '.join(FIELDS)}}}; run run.py calibrate.")
     made: list[Range] = []
     for number, row in enumerate(rows):
         where = (*path, number)
@@ -82,5 +87,8 @@ def _rows(document: Document, network: str, rows: object) -> tuple[Range, ...]:
         high = document.number((*where, "high"), row["high"], 0.0, LARGEST)
         if low == high:
             raise document.error(where, f"{low} to {high} is no range; make the file anew with run.py calibrate.")
-        made.append(Range(place, low, high))
+        kernel = row["kernel"]
+        if not isinstance(kernel, list) or not all(isinstance(side, int) for side in kernel):
+            raise document.error((*where, "kernel"), f"kernel must be a list of whole numbers, found {kernel!r}.")
+        made.append(Range(place, low, high, tuple(kernel)))
     return tuple(made)

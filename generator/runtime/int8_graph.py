@@ -56,8 +56,14 @@ def observe(graph: Any, inputs: Sequence[Arrays], options: dict[str, Any]) -> li
     probe = ov.Model([ops.result(node) for node in told], graph.get_parameters(), "probe")
     seen = np.array([[float(value) for value in row] for row in run(probe, inputs, options)])
     lows, highs = np.minimum(seen[:, 0::2].min(0), 0.0).tolist(), np.maximum(seen[:, 1::2].max(0), 0.0).tolist()
-    rows = [Range(place, low, high) for place, (low, high) in enumerate(zip(lows, highs, strict=True))]
+    kernels = [shape_of(node) for node in convolutions(graph)]
+    rows = [Range(place, *each) for place, each in enumerate(zip(lows, highs, kernels, strict=True))]
     return [row for row in rows if row.low < row.high]
+
+
+def shape_of(convolution: Any) -> tuple[int, ...]:
+    """Of its kernel."""
+    return tuple(int(side) for side in convolution.input_value(1).get_shape())
 
 
 def choose(
@@ -103,10 +109,10 @@ def quantise(graph: Any, ranges: Sequence[Range], exact: bool) -> Any:
     """
     found = convolutions(graph)
     for row in ranges:
-        if row.place >= len(found):
+        if row.place >= len(found) or shape_of(found[row.place]) != row.kernel:
             raise UserError(
-                f"The ranges for int8 name convolution {row.place}, but this graph has {len(found)}; make them anew "
-                "with run.py calibrate, or choose --backend openvino."
+                f"The ranges for int8 do not fit this graph (convolution {row.place} of {len(found)}, kernel "
+                f"{'x'.join(map(str, row.kernel))}); make them anew with run.py calibrate, or take --backend openvino."
             )
         node = found[row.place]
         flow, kernel = node.input_value(0), node.input_value(1).get_node()

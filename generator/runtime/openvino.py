@@ -15,6 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,10 @@ def compile_graph(
     if path is not None and path.is_file():
         with contextlib.suppress(RuntimeError, OSError, ValueError):  # its complaint may be bytes that are no text
             return core.import_model(path.read_bytes(), "CPU", options).create_infer_request()
-    graph = convert(module, example)
     if ranges:
-        graph = int8_graph.quantise(int8_graph.fold(graph), ranges, adds_int8_exactly())
+        graph = int8_graph.quantise(folded(module, example), ranges, adds_int8_exactly())
+    else:
+        graph = convert(module, example)
     compiled = core.compile_model(graph, "CPU", options)
     if path is not None:
         with contextlib.suppress(RuntimeError, UserError):
@@ -165,11 +167,13 @@ def calibrate(weights: Weights, threads: int, pictures: Sequence[Pixels] = (), f
     options, made = options_of(threads, "f32"), {}
     for name, (module, example) in examples.items():
         if isinstance(module, IN_INT8):
-
-            def build(module: nn.Module = module, example: tuple[Tensor, ...] = example) -> Any:
-                return int8_graph.fold(convert(module, example))
-
+            build = partial(folded, module, example)
             rows = int8_graph.observe(build(), seen[name], options)
             some = seen[name][:: -(-len(seen[name]) // TRIED)]
             made[name] = tuple(int8_graph.choose(build, rows, some, options) if pictures else rows)
     return made
+
+
+def folded(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    """A module as a graph whose kernels are constants."""
+    return int8_graph.fold(convert(module, example))

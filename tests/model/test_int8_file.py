@@ -8,7 +8,8 @@ from controls.errors import UserError
 from generator.model.int8_file import NAME, Range, load_ranges, save_ranges
 
 HASH = "ab" * 32
-RANGES = {"ExplicitEncode": (Range(0, -1.0, 1.0), Range(3, -0.25, 4.5)), "ExplicitDepth": ()}
+KERNEL = (8, 4, 3, 3)
+RANGES = {"ExplicitEncode": (Range(0, -1.0, 1.0, KERNEL), Range(3, -0.25, 4.5, (8, 8, 1, 1))), "ExplicitDepth": ()}
 ENDS = st.tuples(st.integers(0, 999), st.floats(-900, -0.001), st.floats(0.001, 900))
 
 
@@ -16,12 +17,12 @@ ENDS = st.tuples(st.integers(0, 999), st.floats(-900, -0.001), st.floats(0.001, 
 @settings(max_examples=40, deadline=None)
 def test_ranges_come_back(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranges")
-    given = {"ExplicitDecode": tuple(Range(*row) for row in sorted(rows)), "ExplicitRefine": ()}
+    given = {"ExplicitDecode": tuple(Range(*row, KERNEL) for row in sorted(rows)), "ExplicitRefine": ()}
     save_ranges(folder, HASH, given)
     back = load_ranges(folder, HASH)
     assert list(back) == list(given) and back["ExplicitRefine"] == ()
     for one, other in zip(back["ExplicitDecode"], given["ExplicitDecode"], strict=True):
-        assert one.place == other.place
+        assert (one.place, one.kernel) == (other.place, other.kernel)
         assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-6)
 
 
@@ -33,10 +34,11 @@ WRONG = {
     "other weights": ("weights: ", 'weights: "cdcd" # ', "belong to the weights 'cdcd', not to 'abababababab'"),
     "no weights": ("weights: ", "# ", "weights is missing"),
     "another format": ("format: 1", "format: 2", "format"),
-    "no list": ("{place: 0, low: -1.000000, high: 1.000000}", "7", "must be a list of"),
+    "no list": ("{place: 0, low: -1.000000, high: 1.000000, kernel: [8, 4, 3, 3]}", "7", "must be a list of"),
     "no end": (", high: 1.000000", "", "must be a list of"),
     "a range above zero": ("-0.250000", "0.250000", "low must be a plain number from"),
     "no range at all": ("low: -1.000000, high: 1.000000", "low: 0.0, high: 0.0", "is no range"),
+    "no kernel": ("[8, 4, 3, 3]", "wide", "kernel must be a list of whole numbers"),
     "a place twice": ("place: 3", "place: 0", "place must be a whole number from 1"),
     "a place that is a text": ("place: 3", "place: here", "place must be a whole number"),
     "an unknown name": ("format: 1", "format: 1\nmore: 1", "more"),

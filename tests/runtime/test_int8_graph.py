@@ -1,5 +1,7 @@
 """Convolutions in int8: near the float ones within the ranges they were told, and only where that loses little."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_ranges_hold_what_flowed_and_pictures_come_out_nearly_the_same(inputs):
     module = Two()
     rows = int8_graph.observe(build(module), inputs, OPTIONS)
     given = np.stack([one[0] for one in inputs])
-    assert [row.place for row in rows] == [0, 1]
+    assert [(row.place, row.kernel) for row in rows] == [(0, (16, 4, 3, 3)), (1, (8, 16, 3, 3))]
     assert (rows[0].low, rows[0].high) == pytest.approx((given.min(), given.max()))
     assert -0.2785 < rows[1].low < -0.2 and rows[1].high > 1  # what a SiLU lets through
     due = of(module, [], inputs)
@@ -67,7 +69,7 @@ def test_ranges_hold_what_flowed_and_pictures_come_out_nearly_the_same(inputs):
         assert np.allclose(due[0], module(torch.from_numpy(inputs[0][0]))[0].numpy(), atol=1e-4)
     apart = int8_graph.apart(of(module, rows, inputs), due)
     assert 1e-4 < apart < (0.03 if EXACT else 0.06), "rounded, and near"
-    low = [Range(row.place, row.low / 8, row.high / 8) for row in rows]
+    low = [dataclasses.replace(row, low=row.low / 8, high=row.high / 8) for row in rows]
     assert int8_graph.apart(of(module, low, inputs), due) > 10 * apart, "ranges matter"
 
 
@@ -85,8 +87,9 @@ def test_a_graph_without_convolutions_has_no_ranges():
 
 
 def test_ranges_of_another_graph_are_refused():
-    with pytest.raises(UserError, match="name convolution 7, but this graph has 2; make them anew"):
-        int8_graph.quantise(build(Two()), [Range(7, -1.0, 1.0)], True)
+    for place, kernel in ((7, (16, 4, 3, 3)), (1, (16, 4, 3, 3))):
+        with pytest.raises(UserError, match=f"do not fit this graph .convolution {place} of 2, kernel 16x4x3x3"):
+            int8_graph.quantise(build(Two()), [Range(place, -1.0, 1.0, kernel)], True)
 
 
 @given(low=st.floats(-1e3, 0), high=st.floats(0, 1e3))
