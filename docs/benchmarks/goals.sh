@@ -36,7 +36,7 @@ bench aapt-8b-tricks $paper --tricks
 bench aapt-8b-far --preset aapt-8b --frames 20 --backend cuda --alone --far 400,4000 # 4,000 steps: minutes
 bench aapt-8b-sweep --preset aapt-8b --frames 20 --backend cuda --sweep window=8,15 --sweep resolution=480x272,1024x576
 bench base-tricks --preset base --tricks
-bench pocket-cpu $pocket --backend openvino --threads 2 --far 400,4000
+bench pocket-cpu $pocket --backend auto --threads 2 --far 400,4000
 bench pocket-cpu-compare $pocket --compare --threads 2
 
 [[ -z $failed ]] || {

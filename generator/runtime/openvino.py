@@ -9,6 +9,7 @@ Does not know about scenes, players or other backends than eager.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import os
@@ -149,7 +150,7 @@ def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16"
         rows = ranges.get(type(module).__name__, ())
         return as_graph(compile_graph(module, example, threads, precision, weights.hash, rows))
 
-    return graph_backend(name, weights, compiler)
+    return dataclasses.replace(graph_backend(name, weights, compiler), switches={"precision": precision})
 
 
 def calibrate(weights: Weights, threads: int, pictures: Sequence[Pixels] = (), frames: int = 8) -> Ranges:
