@@ -38,7 +38,7 @@ from generator.runtime import explicit, int8_graph
 from generator.runtime.backend import Backend
 from generator.runtime.explicit import ExplicitDecode, ExplicitDepth, ExplicitEncode, ExplicitRefine
 from generator.runtime.graph import Arrays, Graph, graph_backend
-from generator.runtime.quantise import Pixels, calibration
+from generator.runtime.quantise import CALIBRATED, Pixels, calibration
 
 TRIED = 12  # inputs that a convolution is tried in int8 on
 IN_INT8 = (ExplicitEncode, ExplicitDepth, ExplicitRefine, ExplicitDecode)  # the transformer has no convolutions
@@ -153,7 +153,7 @@ def open_openvino(name: str, weights: Weights, threads: int, dtype: str = "bf16"
     return dataclasses.replace(graph_backend(name, weights, compiler), switches={"precision": precision})
 
 
-def calibrate(weights: Weights, threads: int, pictures: Sequence[Pixels] = (), frames: int = 8) -> Ranges:
+def calibrate(weights: Weights, threads: int, pictures: Sequence[Pixels] = (), frames: int = CALIBRATED) -> Ranges:
     """The ranges of what flows into a world's convolutions on walks of so many latent frames from each of the pictures,
     uint8 (Y, X, 3), of those that lose little; of all, on a walk from a made-up picture, without any.
     """

@@ -141,5 +141,5 @@ def test_staggered_clips_begin_in_turn(run):
     run.step = 5
     fresh = run.draw("own history", count=1)
     assert fresh.places[0] == places[5][1]
-    alone, beside = guessed(run, fresh)[0, 0], made[5][1, 0]  # one clip and two are multiplied in another order
-    torch.testing.assert_close(alone, beside, atol=1e-3, rtol=1e-3, msg="the first recycled frame is the true one")
+    alone, beside = guessed(run, fresh)[0, 0], made[5][1, 0]  # some processors add up one clip and two in another order
+    torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-5, msg="the first recycled frame is the true one")
