@@ -206,20 +206,16 @@ def calibrate(args: argparse.Namespace) -> int:
 
 # --- study ----------------------------------------------------------------------------------------------------------
 def fill_study(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["exact", "teacher"], help="problems with a known end, or a world's teacher")
-    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="DIR", help="its JSON and Markdown files")
-    parser.add_argument("--weights", type=Path, default=Path("assets/weights/pocket"), help="teacher: its weights")
-    parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="teacher: encoded clips")
-    parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after about this much work")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+    from generator.evaluation import options
+
+    options.study(parser)
 
 
 def study(args: argparse.Namespace) -> int:
     import torch
 
     from generator.config import override
-    from generator.evaluation import exact_study, exact_tables, teacher_page, teacher_table
+    from generator.evaluation import exact_study, exact_tables, teacher_films, teacher_page, teacher_table
 
     torch.set_num_threads(args.threads)
 
@@ -233,7 +229,13 @@ def study(args: argparse.Namespace) -> int:
     else:
         file = args.out / "teacher-times.json"
         asked = teacher_table.TeacherStudy(weights=str(args.weights), latents=str(args.latents))
-        whole = teacher_table.run(teacher := override(asked, args.set, "study"), file, args.minutes, say)
+        teacher = override(asked, args.set, "study")
+        if args.fvd is None:
+            whole = teacher_table.run(teacher, file, args.minutes, say)
+        else:
+            rows, calls = tuple(args.fvd_rows), tuple(args.fvd_calls)
+            films = teacher_films.Films(args.fvd, args.windows, rows, calls, args.keep)
+            whole = teacher_films.run(teacher, films, file, args.minutes, say)
         teacher_page.write(file, teacher)
     print(f"{file.with_suffix('.md')}: {'whole' if whole else 'not whole yet, the same command goes on'}")
     return 0

@@ -1,4 +1,4 @@
-"""What the commands evaluate, benchmark and calibrate take.
+"""What the commands study, evaluate, benchmark and calibrate take.
 
 Does not know what they do.
 """
@@ -9,6 +9,27 @@ import argparse
 from pathlib import Path
 
 from controls.machine import threads_of_use
+
+
+def study(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `run.py study`."""
+    parser.add_argument("what", choices=["exact", "teacher"], help="problems with a known end, or a world's teacher")
+    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="DIR", help="its JSON and Markdown files")
+    parser.add_argument("--weights", type=Path, default=Path("assets/weights/pocket"), help="teacher: its weights")
+    parser.add_argument("--latents", type=Path, default=Path("runs/latents/halls"), help="teacher: encoded clips")
+    parser.add_argument("--minutes", type=float, default=0.0, help="end cleanly after about this much work")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+    parser.add_argument(
+        "--fvd", type=Path, metavar="DATA", help="teacher, all grids learned: now FVD of rollouts of these recordings"
+    )
+    rows = ["uniform", "quadratic", "ld3", "gs", "curve"]
+    parser.add_argument(
+        "--fvd-rows", nargs="+", default=rows, metavar="GRID", help=f"of these (default {' '.join(rows)})"
+    )
+    parser.add_argument("--fvd-calls", nargs="+", type=int, default=[], metavar="N", help="of these (default: all)")
+    parser.add_argument("--windows", type=int, default=64, help="video windows to judge (with --fvd), at most")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what I3D sees of real video, for the next time")
 
 
 def evaluate(parser: argparse.ArgumentParser) -> None:

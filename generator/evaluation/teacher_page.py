@@ -67,6 +67,24 @@ def goals(figures: dict[str, Figures]) -> list[str]:
     return [*lines, ""]
 
 
+def films(part: dict[str, Any] | None, calls: list[int]) -> list[str]:
+    """FVD of free rollouts, as far as it was asked for; nothing where it was not."""
+    if part is None or not part["figures"]:
+        return []
+    about, made = part["about"], part["figures"]
+    intro = (
+        f"Free rollouts of {about['windows']} windows of {about['frames']} frames against as many other real ones; "
+        f"real ones among themselves {part['floor']:.1f}, what the tokenizer makes of them {part['ceiling']:.1f}. "
+        "Empty cells were not asked for."
+    )
+    names = dict.fromkeys(name for row in made.values() for name in row)
+    rows = []
+    for name in [n for n in names if n not in LEARNED] + [n for n in LEARNED if n in names]:
+        label = NAMES[name] if name in LEARNED else f"{NAMES['ipndm']}, {NAMES[name]}"
+        rows.append([label, *(f"{row[name]:.1f}" if name in (row := made.get(str(n), {})) else "" for n in calls)])
+    return [f"## FVD of {about['frames']} frames", "", intro, "", *table(["", *(f"NFE {n}" for n in calls)], rows)]
+
+
 def markdown(kept: dict[str, Any], study: TeacherStudy) -> str:
     """The whole page."""
     figures, calls = kept["figures"], sorted(study.calls)
@@ -85,6 +103,7 @@ def markdown(kept: dict[str, Any], study: TeacherStudy) -> str:
     lines += ["## LPIPS over the best grid that is not learned", "", "GS over LD3 in brackets."]
     lines += ["", *table(head, ratios)]
     lines += ["## Mean squared distance of latents", "", *measure(figures, calls, "latent", 5)]
+    lines += films(kept.get("fvd"), calls)
     if kept["seconds"]:
         rows = [[name, f"{seconds:.0f}"] for name, seconds in kept["seconds"].items()]
         lines += ["## Seconds to learn each grid", "", *table(["grid", "s"], rows)]
