@@ -23,7 +23,7 @@ from controls.machine import threads_of_use
 Command = Callable[[argparse.Namespace], int]
 # Several libraries compute in turn there, each with threads of its own: torch's then wait without keeping a core busy.
 PATIENT = ("play", "benchmark", "evaluate")
-STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "decoder", "all")
+STAGES = ("tokenizer", "parallax", "latents", "adaptation", "consistency", "adversarial", "decoder", "refiner", "all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -258,8 +258,9 @@ class PlainDistance(torch.nn.Module):
 
 @pytest.fixture
 def plain_distance(monkeypatch):
-    """The decoder stage without the network that LPIPS needs."""
+    """The decoder and refiner stages without the network that LPIPS needs."""
     monkeypatch.setattr("generator.training.decoder.Lpips", PlainDistance)
+    monkeypatch.setattr("generator.training.refiner.Lpips", PlainDistance)
 
 
 @pytest.fixture

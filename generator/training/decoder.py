@@ -13,7 +13,6 @@ Does not know of time steps, solvers or play.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from generator.tokenizer.blocks import LAST
 from generator.tokenizer.reproject import Views
 from generator.tokenizer.vae import VideoVAE
 from generator.training.adaptation import adaptation_loss
+from generator.training.critics import Critics, balance, paired, update_critics
 from generator.training.dit_run import (
     DiTRun,
     DiTTraining,
@@ -54,13 +54,10 @@ from generator.training.helpers import (
     update,
 )
 from generator.training.histories import OwnHistories
-from generator.training.losses import critic_loss, generator_loss, some_pictures
-from generator.training.patch_gan import PatchDiscriminator
+from generator.training.losses import generator_loss, some_pictures
 from generator.training.perceptual import Lpips
 from generator.training.refining import RefinerRun, cut, open_refiner, refined
 from generator.training.resident import Recorded
-
-LARGER = 4  # the second critic sees pictures at a quarter of the size, so shapes as well as edges
 
 
 @dataclass(frozen=True)
@@ -103,18 +100,6 @@ class DecoderTraining(DiTTraining):
     refine: int = 0
     refine_lr: float = 1e-3
     refine_muon: float = 2e-3
-
-
-class Critics(nn.Module):
-    """A patch critic of the pictures as they are, and one of small copies: lists of logits (n, 1, y, x)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine, self.coarse = PatchDiscriminator(), PatchDiscriminator()
-
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        """Pictures (n, 3, Y, X) in [-1, 1]."""
-        return [self.fine(pictures).float(), self.coarse(nnf.avg_pool2d(pictures, LARGER)).float()]
 
 
 @dataclass
@@ -241,7 +226,9 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         if share:
             made.critics.requires_grad_(False)
             parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
-            loss = rebuilt + share * balance(rebuilt, parts["deceit"], made.vae) * parts["deceit"]
+            loss = (
+                rebuilt + share * balance(rebuilt, parts["deceit"], made.vae.decoder.head.conv.weight) * parts["deceit"]
+            )
         for name, error in errors.items():
             parts[name], loss = error, loss + {"error": config.anchor, "teacher": config.teach}[name] * error
     loss.backward()
@@ -258,47 +245,8 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         run.ema.update(run.dit)
     if share:
         made.critics.requires_grad_(True)
-        parts |= update_critics(made, real, fake.detach())
+        parts |= update_critics(made.critics, made.critic_optimisers, config, run.step, real, fake.detach())
     return {f"own_{name}" if own else name: value.item() for name, value in parts.items()}
-
-
-def update_critics(made: DecoderRun, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """One update of the critics on pictures (n, 3, Y, X) that go together; the figures.
-
-    The penalty is approximate R1 and R2 (AAPT section 3.4), which leaves the maker a slope to follow.
-    """
-    run, config, parts = made.run, made.config, {}
-    with run.autocast():
-        logits = [made.critics(pictures) for pictures in (real, fake)]
-        parts["critic"] = loss = paired(critic_loss, *logits)
-        if config.penalty and (run.step + 1) % config.penalty_every == 0:
-            generator = step_generator(config.seed, run.step, "penalty", run.device.type)
-            moved = [made.critics(p + config.sigma * torch.randn(p.shape, generator=generator, device=p.device))
-                     for p in (real, fake)]  # fmt: skip
-            parts["penalty"] = sum((paired(apart, *two) for two in zip(logits, moved, strict=True)), loss.new_zeros(()))
-            loss = loss + config.penalty * config.penalty_every * parts["penalty"]
-    loss.backward()
-    update(made.critic_optimisers)
-    return parts
-
-
-def apart(one: Tensor, other: Tensor) -> Tensor:
-    """The mean squared difference of logits of one shape."""
-    return (one - other).square().mean()
-
-
-def paired(loss: Callable[[Tensor, Tensor], Tensor], real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """The mean of a loss of paired logits over the critics; a scalar."""
-    return torch.stack([loss(a, b) for a, b in zip(real, fake, strict=True)]).mean()
-
-
-def balance(rebuilt: Tensor, deceit: Tensor, vae: VideoVAE) -> Tensor:
-    """How many times larger the first loss's gradient is than the second's at the decoder's last layer (Esser et al.
-    2021, VQGAN); a scalar without gradient.
-    """
-    last = vae.decoder.head.conv.weight
-    sizes = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (rebuilt, deceit)]
-    return (sizes[0] / (sizes[1] + 1e-8)).clamp(max=1e3).detach()
 
 
 def draw(

@@ -67,8 +67,13 @@ def open_refiner(run: DiTRun, width: int, seed: int, ema: float) -> RefinerRun |
         run.world = replace(run.world, parallax=run.parallax.config)
     if width not in (0, run.parallax.config.refine):
         raise UserError(f"The world has a refiner of width {run.parallax.config.refine}, not {width}; give that.")
-    learning = copy.deepcopy(run.parallax.refiner).train().requires_grad_(True)
-    return RefinerRun(learning, Ema(learning, ema), run.parallax.refiner)
+    return open_alone(run.parallax.refiner, ema)
+
+
+def open_alone(refiner: Refiner, ema: float) -> RefinerRun:
+    """A copy of a world's refiner, to train."""
+    learning = copy.deepcopy(refiner).train().requires_grad_(True)
+    return RefinerRun(learning, Ema(learning, ema), refiner)
 
 
 def refined(refiner: Refiner, video: Tensor, views: Views) -> Tensor:

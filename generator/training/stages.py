@@ -103,6 +103,10 @@ def stage_of(stage: str) -> tuple[Any, Callable[..., Any]]:
         from generator.training import decoder
 
         return decoder.DecoderTraining, decoder.train
+    if stage == "refiner":
+        from generator.training import refiner
+
+        return refiner.RefinerTraining, refiner.train
     if stage == "adversarial":
         from generator.training import adversarial
 

@@ -14,17 +14,8 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.latents import tokenizer_hash
 from generator.training import decoder
-from generator.training.decoder import (
-    Critics,
-    DecoderTraining,
-    balance,
-    cut,
-    open_decoder_run,
-    paired,
-    real_pictures,
-    train,
-    update_critics,
-)
+from generator.training.critics import Critics, balance, paired, update_critics
+from generator.training.decoder import DecoderTraining, cut, open_decoder_run, real_pictures, train
 from generator.training.helpers import split_optimisers
 
 pytestmark = pytest.mark.usefixtures("plain_distance")
@@ -91,7 +82,8 @@ def test_punished_critics_win_by_less(config, tmp_path):
         made.critic_optimisers[:] = split_optimisers(made.critics.named_parameters(), 2e-3, betas=(0.5, 0.99))
         given = []
         for _ in range(30):
-            given.append("penalty" in update_critics(made, real, -real))
+            parts = update_critics(made.critics, made.critic_optimisers, made.config, made.run.step, real, -real)
+            given.append("penalty" in parts)
             made.run.step += 1
         assert given == [bool(penalty) and k % 2 == 1 for k in range(30)]
         with torch.no_grad():
@@ -104,7 +96,8 @@ def test_the_balance_makes_both_losses_pull_alike(tiny_vae):
     vae = copy.deepcopy(tiny_vae).requires_grad_(True)
     shown = vae.decode(torch.randn(1, 2, 8, 4, 4, generator=torch.Generator().manual_seed(0)))
     one, other = shown.abs().mean(), 1e-3 * (shown - 1).square().mean()
-    share, last = balance(one, other, vae), vae.decoder.head.conv.weight
+    last = vae.decoder.head.conv.weight
+    share = balance(one, other, last)
     sizes = [torch.autograd.grad(v, last, retain_graph=True)[0].norm().item() for v in (one, share * other)]
     assert not share.requires_grad and sizes[0] == pytest.approx(sizes[1], rel=1e-4)
 
