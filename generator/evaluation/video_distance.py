@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 
 import numpy as np
+from torch import nn
 
 from controls.errors import UserError
 from generator.data.clips import Clip, Dataset
@@ -72,12 +74,13 @@ def fvd_figures(
     ticks = walker.spec.ticks
     assert length % ticks == 0, f"{length} frames are not whole latent frames of {ticks}"
     rows: dict[str, list[Features]] = {"reference": [], "real": [], "rebuilt": [], "free": []}
+    tokenizer = state_hash(walker.weights.tokenizer)  # whatever else of a world is new
     held, kept = (windows[0].clip, dataset.clip(windows[0].clip)), memory or FilmMemory(None)
     for number, window in enumerate(windows):
         if held[0] != window.clip:
             held = (window.clip, dataset.clip(window.clip))
         about = f"{recorded(dataset, [window.clip])} {window.start} {window.end}"
-        for name, make, whose in _versions(walker, held[1], window, number):
+        for name, make, whose in _versions(walker, held[1], window, number, tokenizer):
             look = lambda make=make: features(make()[None, 1:], network)  # noqa: E731
             rows[name].append(look() if whose is None else kept.recall(name, about + whose, look))
         if number % 16 == 15:
@@ -94,8 +97,16 @@ def fvd_figures(
     }
 
 
+def state_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's numbers, by name."""
+    digest = sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _versions(
-    walker: Walker, clip: Clip, window: Window, seed: int
+    walker: Walker, clip: Clip, window: Window, seed: int, tokenizer: str
 ) -> Iterator[tuple[str, Callable[[], Pixels], str | None]]:
     """The videos of a window (1 + T, Y, X, 3), the reference alone or real, rebuilt and freely rolled out: what each is
     called, how it is made, and what it depends on beside the window; None: on more than can be told.
@@ -116,5 +127,5 @@ def _versions(
         return np.concatenate([pictures for pictures, _ in decoded(weights, inputs.latents)])
 
     yield "real", real, ""
-    yield "rebuilt", rebuilt, weights.hash
+    yield "rebuilt", rebuilt, tokenizer
     yield "free", lambda: led(walker, real()[0], keys, look, seed, clip.pose[part, PLAN]), None

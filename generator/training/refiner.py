@@ -12,7 +12,7 @@ Does not know of latents, time steps or play.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor
 from controls.errors import UserError
 from generator.checkpoint import Weights, load_weights, save_weights
 from generator.data.clips import Dataset
+from generator.model.sampler_file import load_sampler, save_sampler
 from generator.precision import in_half
 from generator.tokenizer.refine import Refiner
 from generator.training.critics import Critics, balance, paired, update_critics
@@ -288,6 +289,16 @@ def judge(run: RefinerStage) -> dict[str, float]:
     return found | {"held_sharpness": sums["edges"] / max(sums["real_edges"], 1e-9)}
 
 
+def carry_times(begun: Path, old: str, folder: Path, new: str) -> None:
+    """The learned times of the world that the run began from, for the one that it wrote: what they were learned with,
+    transformer and decoder, is the same. UserError when one of them is damaged or the disk refuses.
+    """
+    for path in sorted((begun / "times").glob("nfe-*.yaml")):
+        learned = load_sampler(path, old)
+        make_folder(folder / "times")
+        save_sampler(folder / "times" / path.name, replace(learned, weights=new))
+
+
 def edges(pictures: Tensor) -> Tensor:
     """The mean absolute Laplacian of the grey levels of pictures (n, 3, Y, X): a scalar."""
     grey = pictures.mean(1)
@@ -302,9 +313,9 @@ def save(run: RefinerStage) -> None:
     run.metrics.add(run.step, minutes=run.budget.spent / 60, **judge(run))
     draw_metrics(run.folder)
     notes = {"step": run.step, "seconds": run.budget.spent, "training": asdict(run.config)}
-    save_weights(
-        run.folder / "snapshot", weights.config, weights.tokenizer, weights.dit.state_dict(), notes, weights.parallax
-    )
+    snapshot = run.folder / "snapshot"
+    new = save_weights(snapshot, weights.config, weights.tokenizer, weights.dit.state_dict(), notes, weights.parallax)
+    carry_times(Path(run.config.start), weights.hash, snapshot, new)
     state = {
         "start": weights.hash, "step": run.step, "seconds": run.budget.spent, "critics": run.critics.state_dict(),
         "optimisers": [o.state_dict() for o in optimisers], **run.alone.state(),

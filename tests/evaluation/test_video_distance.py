@@ -1,5 +1,6 @@
 """FVD's figures: which windows are compared with which."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -60,6 +61,9 @@ def test_what_is_compared_with_what(debug_world, rolling_data, monkeypatch, tmp_
     assert len(list((tmp_path / "films").iterdir())) == 3 * len(windows) // 2
     assert video_distance.fvd_figures(walker, dataset, windows, None, said.append, memory) == made
     assert len(seen) == count + len(windows) // 2
+    other = Walker(dataclasses.replace(walker.weights, hash="another world with this tokenizer"))
+    assert video_distance.fvd_figures(other, dataset, windows, None, said.append, memory) == made
+    assert len(seen) == count + 2 * (len(windows) // 2)
     kept = next((tmp_path / "films").iterdir())
     kept.write_bytes(kept.read_bytes()[:40])
     assert video_distance.fvd_figures(walker, dataset, windows, None, said.append, memory) == made, "damaged: anew"

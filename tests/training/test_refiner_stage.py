@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
 from generator.data.latents import PLAN
 from generator.evaluation.walker import Walker
+from generator.model.sampler_file import LearnedSampler, load_sampler, save_sampler
+from generator.samplers.sampler import Sampler
 from generator.training import refiner as stage
 from generator.training.refiner import RefinerTraining, open_stage, train, walk
 from generator.training.refiner_views import Views, long_enough, record, split
@@ -68,6 +71,22 @@ def test_what_is_recorded_is_what_a_player_sees(data_set, place_folder, tmp_path
     assert np.array_equal(((recorded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy(), real[1:])
     apart = np.abs(bytes_of.astype(int) - np.concatenate(shown).astype(int))
     assert apart.max() <= 4 and apart.mean() < 0.5  # what it was given was rounded to bytes
+
+
+def test_learned_times_go_with_it(config, tmp_path):
+    """What they were learned with is unchanged, but the hash is another one."""
+    start = tmp_path / "start"
+    shutil.copytree(config.start, start)
+    times = torch.tensor([1.0, 0.6, 0.1, 0.0], dtype=torch.float64)
+    (start / "times").mkdir()
+    sampler = Sampler("ipndm", 3, times, times)
+    learned = LearnedSampler(load_weights(start).hash, sampler, "lpips", {"learned": 0.1}, [(0.2, 0.1)])
+    save_sampler(start / "times" / "nfe-3.yaml", learned)
+    train(dataclasses.replace(config, start=str(start), steps=1), tmp_path / "run", quiet=True)
+    snapshot = tmp_path / "run" / "snapshot"
+    new = load_weights(snapshot).hash
+    back = load_sampler(snapshot / "times" / "nfe-3.yaml", new)
+    assert new != learned.weights and back.sampler.label == sampler.label and back.curve == learned.curve
 
 
 def test_two_steps_and_two_more_are_four(config, tmp_path):
