@@ -20,7 +20,7 @@ def cache_path(kind: str, suffix: str, *parts: object) -> Path:
     """Where the graph that these parts and this code name is kept."""
     package = Path(__file__).parent.parent
     files = [*sorted(package.glob("model/*.py")), *sorted(package.glob("tokenizer/*.py"))]
-    files += [package / "runtime" / "explicit.py", package / "runtime" / "onnx_export.py"]
+    files += [package / "runtime" / name for name in ("explicit.py", "int8_graph.py", "onnx_export.py")]
     source = "".join(path.read_text() for path in files)
     name = hashlib.sha256("|".join([*map(str, parts), source]).encode()).hexdigest()[:32]
     root = Path(os.environ.get("FARSTEP_CACHE") or Path.home() / ".cache" / "farstep")

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,12 +27,10 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from controls.errors import UserError
-from controls.files import write_atomic
 from generator.checkpoint import Weights
 from generator.model.int8_file import Range, Ranges
 from generator.precision import adds_int8_exactly, computes_bf16
-from generator.runtime import explicit, int8_graph
+from generator.runtime import graph_cache, int8_graph
 from generator.runtime.backend import Backend
 from generator.runtime.explicit import ExplicitDecode, ExplicitDepth, ExplicitEncode, ExplicitRefine
 from generator.runtime.graph import Arrays, Graph, graph_backend
@@ -79,47 +75,26 @@ def compile_graph(
     """
     core, options = ov.Core(), options_of(threads, precision)
     path = cached_graph(module, threads, precision, key, ranges) if key else None
-    if path is not None and path.is_file():
-        with contextlib.suppress(RuntimeError, OSError, ValueError):  # its complaint may be bytes that are no text
-            return core.import_model(path.read_bytes(), "CPU", options).create_infer_request()
+    if path is not None and (kept := graph_cache.read(path)) is not None:
+        with contextlib.suppress(RuntimeError, ValueError):  # its complaint may be bytes that are no text
+            return core.import_model(kept, "CPU", options).create_infer_request()
     if ranges:
         graph = int8_graph.quantise(folded(module, example), ranges, adds_int8_exactly())
     else:
         graph = convert(module, example)
     compiled = core.compile_model(graph, "CPU", options)
     if path is not None:
-        with contextlib.suppress(RuntimeError, UserError):
+        with contextlib.suppress(RuntimeError):
             blob = compiled.export_model()
-            write_atomic(path, blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob))
-            forget_old(path.parent)
+            graph_cache.keep(path, blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob))
     return compiled.create_infer_request()
 
 
 def cached_graph(module: nn.Module, threads: int, precision: str, key: str, ranges: Sequence[Range] = ()) -> Path:
     """Where the compiled graph of these weights, this code, this OpenVINO and this processor is kept."""
-    core = ov.Core()
-    package = Path(explicit.__file__).parent.parent
-    files = [*sorted(package.glob("model/*.py")), *sorted(package.glob("tokenizer/*.py"))]
-    files += [Path(explicit.__file__), Path(int8_graph.__file__)]
-    source = "".join(path.read_text() for path in files)
-    parts = (
-        key,
-        type(module).__name__,
-        threads,
-        precision,
-        tuple(ranges),
-        ov.__version__,
-        core.get_property("CPU", "FULL_DEVICE_NAME"),
-    )
-    name = hashlib.sha256("|".join([*map(str, parts), source]).encode()).hexdigest()[:32]
-    root = Path(os.environ.get("FARSTEP_CACHE") or Path.home() / ".cache" / "farstep")
-    return root / "openvino" / f"{name}.blob"
-
-
-def forget_old(folder: Path, keep: int = 12) -> None:
-    """Remove all but the newest compiled graphs; each is tens of megabytes."""
-    for stale in sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime)[:-keep]:
-        stale.unlink(missing_ok=True)
+    processor = ov.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    about = (key, type(module).__name__, threads, precision, tuple(ranges), ov.__version__, processor)
+    return graph_cache.cache_path("openvino", ".blob", *about)
 
 
 def as_graph(request: Any) -> Graph:
