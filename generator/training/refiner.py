@@ -152,6 +152,11 @@ def open_stage(config: RefinerTraining, folder: Path) -> RefinerStage:
     """Build what a run needs and continue from its resume state; UserError on settings that do not fit."""
     weights, refiner = _world(config)
     data, device = Dataset.open(Path(config.data)), pick_device(config.device)
+    if data.size != weights.config.picture or data.spec != weights.config.action_spec:
+        raise UserError(
+            f"The recordings in {config.data!r} have other pictures or keys than the world {config.start!r}; give some "
+            "of that world."
+        )
     make_folder(folder)
     for part in (weights.tokenizer, weights.dit, weights.parallax):
         assert part is not None
@@ -204,6 +209,7 @@ def _world(config: RefinerTraining) -> tuple[Weights, Refiner]:
 def walk(run: RefinerStage, number: int, bar: Progress | None = None) -> None:
     """Make or find recording `number` with the world as it is now; the first time also the held-out one."""
     config = run.config
+    run.alone.average()
     rng = step_rng(config.seed, number, "walks")
     chosen = rng.choice(run.clips, min(config.walks, len(run.clips)), replace=False).tolist()
     plan = [(run.folder / f"walks-{number}.npy", chosen)]
@@ -250,10 +256,8 @@ def train_step(run: RefinerStage, progress: float) -> dict[str, float]:
         if config.critic:
             run.critics.requires_grad_(False)
             parts["deceit"] = paired(generator_loss, run.critics(real), run.critics(shown))
-            loss = (
-                rebuilt
-                + config.critic * balance(rebuilt, parts["deceit"], run.alone.refiner.out.weight) * parts["deceit"]
-            )
+            pull = balance(rebuilt, parts["deceit"], run.alone.refiner.out.weight)
+            loss = rebuilt + config.critic * pull * parts["deceit"]
     loss.backward()
     update(run.optimisers)
     run.alone.ema.update(run.alone.refiner)

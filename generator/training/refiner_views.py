@@ -111,11 +111,8 @@ def _walked(
 ) -> Iterator[Bytes]:
     """For each latent frame what the refiner saw and what was recorded: (B, ticks, K, Y, X) bytes."""
     spec, (wide, high) = weights.config.action_spec, weights.config.picture
-    camera, parallax, device = (
-        Camera(weights.config.hfov, wide / high),
-        weights.parallax,
-        weights.dit.embed.weight.device,
-    )
+    camera, parallax = Camera(weights.config.hfov, wide / high), weights.parallax
+    device = weights.dit.embed.weight.device
     assert parallax is not None and parallax.refiner is not None
     ticks, read = spec.ticks, [dataset.clip(clip) for clip in clips]
     begins = [int(rng.integers(len(clip.keys) - frames * ticks)) for clip in read]

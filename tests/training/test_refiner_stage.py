@@ -98,12 +98,19 @@ def test_two_steps_and_two_more_are_four(config, tmp_path):
 
 
 def test_later_recordings_are_of_the_world_as_it_is_then(config, tmp_path, monkeypatch):
-    at = []
-    monkeypatch.setattr(stage, "walk", lambda run, number, bar: (at.append((number, run.step)), walk(run, number, bar)))
-    train(dataclasses.replace(config, recordings=2, lr=0.05, muon=0.05), tmp_path / "run", quiet=True)
-    assert at == [(0, 0), (1, 2)]
-    first, second = (Views(tmp_path / "run" / f"walks-{n}.npy") for n in (0, 1))
-    assert len(first) == len(second) == 2 * 2 * 2 and not np.array_equal(first.kept, second.kept)
+    """The averaged refiner walks, not the one of the last snapshot."""
+    at, walked = [], []
+
+    def watched(run, number, bar):
+        walk(run, number, bar)
+        at.append((number, run.step))
+        walked.append({name: value.clone() for name, value in run.weights.parallax.refiner.state_dict().items()})
+        assert all(torch.equal(value, run.alone.ema.weights[name]) for name, value in walked[-1].items())
+
+    monkeypatch.setattr(stage, "walk", watched)
+    train(dataclasses.replace(config, recordings=2), tmp_path / "run", quiet=True)
+    assert at == [(0, 0), (1, 2)] and not torch.equal(walked[0]["out.weight"], walked[1]["out.weight"])
+    assert [len(Views(tmp_path / "run" / f"walks-{n}.npy")) for n in (0, 1)] == [2 * 2 * 2] * 2
 
 
 def test_without_a_share_no_critic_looks(config, tmp_path):
@@ -129,6 +136,12 @@ def test_settings_that_make_no_sense(config, tmp_path, changes, said):
 def test_worlds_without_a_place_and_other_worlds_runs_are_refused(config, world_folder, make_world, tmp_path):
     with pytest.raises(UserError, match="is not one place or has no refiner"):
         open_stage(dataclasses.replace(config, start=str(world_folder)), tmp_path / "run")
+    meta = json.loads((Path(config.data) / "meta.json").read_text())
+    (other := tmp_path / "data").mkdir()
+    (other / "clips").symlink_to(Path(config.data) / "clips")
+    (other / "meta.json").write_text(json.dumps(meta | {"width": 2 * meta["width"]}))
+    with pytest.raises(UserError, match="other pictures or keys"):
+        open_stage(dataclasses.replace(config, data=str(other)), tmp_path / "run")
     train(dataclasses.replace(config, steps=1), tmp_path / "run", quiet=True)
     other = make_world(seed=3, place=True)
     with pytest.raises(UserError, match="began from other weights"):
