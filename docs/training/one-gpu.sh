@@ -22,3 +22,8 @@ root=runs/one-gpu
   --set maker=2e-4 --set maker_muon=4e-4 --set lr=2e-4 --set muon=4e-4 --set anchor=0.5 --set teach=0.25 --set shift=4 \
   --set refine=48 \
   --set ema=0.995 --set hold=0.4 --set warmup=50 --set resident=true --set snapshot_minutes=2
+
+# The refiner alone, with sharper critics; on one CPU core so far, never on a GPU. Then what its convolutions hold in int8.
+"$python" run.py train refiner --data $root/data --start $root/decoder/snapshot --run $root/refiner --minutes "$minutes" \
+  --set together=16 --set walks=256 --set batch=64 --set critic=0.4
+"$python" run.py calibrate --weights $root/refiner/snapshot

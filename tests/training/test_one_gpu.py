@@ -14,6 +14,7 @@ from generator.training.adaptation import AdaptationTraining
 from generator.training.adversarial_settings import AdversarialTraining
 from generator.training.consistency import ConsistencyTraining
 from generator.training.decoder import DecoderTraining
+from generator.training.refiner import RefinerTraining
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a script for bash")
@@ -33,12 +34,15 @@ def told_by(script, tmp_path, *words):
 
 
 def test_every_command_and_setting_of_the_shipped_worlds_last_stage_exists(tmp_path):
-    collect, encode, decoder = told_by("one-gpu.sh", tmp_path, "3", "some/world")
+    collect, encode, decoder, refiner, calibrate = told_by("one-gpu.sh", tmp_path, "3", "some/world")
     assert (encode.stage, decoder.stage) == ("latents", "decoder")
     assert collect.out == encode.data == decoder.data and encode.latents == decoder.latents
     assert str(encode.tokenizer) == str(encode.parallax) == str(decoder.start) == "some/world"
     config = override(DecoderTraining(minutes=decoder.minutes), decoder.set, "decoder")
     assert config.minutes == 3 and config.resident and config.teach > 0 and config.crop == (10, 16)
+    alone = override(RefinerTraining(minutes=refiner.minutes), refiner.set, "refiner")
+    assert (refiner.stage, refiner.data) == ("refiner", collect.out) and alone.minutes == 3 and alone.together == 16
+    assert refiner.start == f"{decoder.run}/snapshot" and calibrate.weights == refiner.run / "snapshot"
 
 
 def test_the_comparison_trains_every_row_that_the_table_has(tmp_path):
