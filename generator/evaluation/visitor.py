@@ -24,6 +24,11 @@ AHEAD = (32.0, 64.0, 96.0, 128.0)  # map units that are to be free
 BESIDE = (-12.0, 0.0, 12.0)  # degrees about the heading in which they are
 LOOKS = (30.0, 60.0, 90.0, 135.0)  # degrees to either side in which a way out is looked for
 TURN = 4.0  # degrees a tick while turning away
+STUCK, MOVED = (
+    3,
+    2.0,
+)  # latent frames of walking that end within so many map units of where they began: something is there
+LOST = 6  # latent frames of turning away from what only the feet find: a quarter turn and a little
 LEVELS = 0.05  # of the pitch that is left, undone in each latent frame
 
 
@@ -33,6 +38,8 @@ class Visitor:
     def __init__(self, world: Any, place: Place, spec: ActionSpec, seed: int) -> None:
         self.world, self.place, self.spec, self.seed = world, place, spec, seed
         self.frame_index, self.side, self.pitch = 0, 0.0, 0.0
+        self.stuck, self.lost = 0, 0
+        self.before: tuple[float, float] | None = None  # where the last action was taken, if it walked
 
     def next(self) -> Action:
         """The next latent frame's action."""
@@ -40,12 +47,25 @@ class Visitor:
         pose = getattr(self.world, "pose", None)
         if pose is None:
             return stroll(self.spec, self.seed, self.frame_index)
-        if self._free(pose, BESIDE):
+        self._feel(pose)
+        if self.lost == 0 and self._free(pose, BESIDE):
             self.side, action = 0.0, stroll(self.spec, self.seed, self.frame_index)
+            walks = action.keys[:, self.spec.keys.index("forward")].any()
+            self.before = (pose[0], pose[1]) if walks else None
         else:
+            self.lost, self.before = max(0, self.lost - 1), None
             self.side = self.side or self._way_out(pose)
             action = Action.hold(self.spec, yaw=self.side * TURN)
         return self._level(action)
+
+    def _feel(self, pose: tuple[float, float, float]) -> None:
+        """Notice that walking leads nowhere, though all that is looked at is free: a corner between, say."""
+        if self.before is None or math.hypot(pose[0] - self.before[0], pose[1] - self.before[1]) > MOVED:
+            self.stuck = 0
+            return
+        self.stuck += 1
+        if self.stuck >= STUCK:
+            self.stuck, self.lost = 0, LOST
 
     def _level(self, action: Action) -> Action:
         """The same, looking a little more level."""

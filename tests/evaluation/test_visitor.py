@@ -62,6 +62,24 @@ def test_a_visitor_before_a_wall_turns_one_way_until_it_is_free():
     assert 3 <= len(turning) < 12 and len(set(turning)) == 1
 
 
+def test_a_visitor_leaves_what_only_its_feet_find():
+    """The bug: a corner nearer than where a visitor looks stopped it, and it walked into that for the last two minutes
+    of ten.
+    """
+    place, spec = court(), ActionSpec()
+    world = Floor(place, 200.0, 200.0, 0.0)
+    visitor, gone, against = Visitor(world, place, spec, 0), 0.0, ""
+    for _ in range(200):
+        action = visitor.next()
+        walks = action.keys[:, 0].any()
+        heading = torch.deg2rad(world.at[0, 2] + torch.from_numpy(action.look)[:, 0].sum())
+        if float(heading.cos()) > 0.7:  # a thin wall to the east of wherever one is
+            action.keys[:] = 0
+        step = world.step(action)
+        gone, against = gone + step, against + ("x" if walks and step == 0 else " ")
+    assert "xxx" in against and "xxxx" not in against and gone > 50 * STRIDE
+
+
 def test_without_a_pose_it_is_the_plain_stroll():
     spec = ActionSpec()
     visitor = Visitor(object(), court(), spec, 3)
