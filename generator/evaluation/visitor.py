@@ -29,6 +29,7 @@ STUCK, MOVED = (
     2.0,
 )  # latent frames of walking that end within so many map units of where they began: something is there
 LOST = 6  # latent frames of turning away from what only the feet find: a quarter turn and a little
+ROUND, BOLD = 27, 4  # latent frames of turning that have shown no way out (more than a whole turn), and of a leap then
 LEVELS = 0.05  # of the pitch that is left, undone in each latent frame
 
 
@@ -38,7 +39,7 @@ class Visitor:
     def __init__(self, world: Any, place: Place, spec: ActionSpec, seed: int) -> None:
         self.world, self.place, self.spec, self.seed = world, place, spec, seed
         self.frame_index, self.side, self.pitch = 0, 0.0, 0.0
-        self.stuck, self.lost = 0, 0
+        self.stuck, self.lost, self.turned = 0, 0, 0
         self.before: tuple[float, float] | None = None  # where the last action was taken, if it walked
 
     def next(self) -> Action:
@@ -49,13 +50,16 @@ class Visitor:
             return stroll(self.spec, self.seed, self.frame_index)
         self._feel(pose)
         if self.lost == 0 and self._free(pose, BESIDE):
-            self.side, action = 0.0, stroll(self.spec, self.seed, self.frame_index)
+            self.side, self.turned, action = 0.0, 0, stroll(self.spec, self.seed, self.frame_index)
             walks = action.keys[:, self.spec.keys.index("forward")].any()
             self.before = (pose[0], pose[1]) if walks else None
-        else:
-            self.lost, self.before = max(0, self.lost - 1), None
+        elif self.turned < ROUND:
+            self.lost, self.before, self.turned = max(0, self.lost - 1), None, self.turned + 1
             self.side = self.side or self._way_out(pose)
             action = Action.hold(self.spec, yaw=self.side * TURN)
+        else:  # on a ledge, say, about which all is too high or too low
+            self.turned = self.turned + 1 if self.turned < ROUND + BOLD - 1 else 0
+            action = Action.hold(self.spec, *(key for key in ("forward", "jump") if key in self.spec.keys))
         return self._level(action)
 
     def _feel(self, pose: tuple[float, float, float]) -> None:

@@ -80,6 +80,20 @@ def test_a_visitor_leaves_what_only_its_feet_find():
     assert "xxx" in against and "xxxx" not in against and gone > 50 * STRIDE
 
 
+def test_a_visitor_who_sees_no_way_out_leaps():
+    """The bug: on a ledge with nothing to walk on around it, one turned for the last two minutes of ten."""
+    place, spec = court(), ActionSpec()
+    place.ground.zero_()
+    visitor, walked, headings = Visitor(Floor(place, 200.0, 200.0, 0.0), place, spec, 0), [], set()
+    for _ in range(100):
+        action = visitor.next()
+        visitor.world.at[0, 2] = (visitor.world.at[0, 2] + float(action.look[:, 0].sum())) % 360
+        if action.keys[:, spec.keys.index("forward")].all() and action.keys[:, spec.keys.index("jump")].all():
+            walked.append(action)
+            headings.add(round(visitor.world.pose[2]))
+    assert len(walked) == 3 * 4 and len(headings) == 3, "each time another way"
+
+
 def test_without_a_pose_it_is_the_plain_stroll():
     spec = ActionSpec()
     visitor = Visitor(object(), court(), spec, 3)
