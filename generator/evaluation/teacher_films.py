@@ -22,6 +22,7 @@ from generator.checkpoint import Weights
 from generator.data.clips import Dataset
 from generator.evaluation.film_memory import FilmMemory, recorded
 from generator.evaluation.fvd import I3D
+from generator.evaluation.teacher_page import LEARNED
 from generator.evaluation.teacher_table import BASES, Clock, TeacherStudy, judged_split, read
 from generator.evaluation.video_distance import Window, deal, fvd_figures
 from generator.evaluation.walker import Walker
@@ -29,7 +30,6 @@ from generator.model.sampler_file import load_sampler
 from generator.samplers.sampler import Sampler, intervals
 from generator.training.learn_times import hand_made, load_teacher
 
-LEARNED = ("ld3", "gs", "curve")
 LENGTH = 16  # video frames of a window
 UNLEARNED = ("uniform", "shifted", "half_shifted", "quadratic", "log_snr", "edm")  # grids that want no pairs to fit to
 

@@ -24,11 +24,9 @@ AHEAD = (32.0, 64.0, 96.0, 128.0)  # map units that are to be free
 BESIDE = (-12.0, 0.0, 12.0)  # degrees about the heading in which they are
 LOOKS = (30.0, 60.0, 90.0, 135.0)  # degrees to either side in which a way out is looked for
 TURN = 4.0  # degrees a tick while turning away
-STUCK, MOVED = (
-    3,
-    2.0,
-)  # latent frames of walking that end within so many map units of where they began: something is there
-LOST = 6  # latent frames of turning away from what only the feet find: a quarter turn and a little
+STUCK = 3  # latent frames of walking that led nowhere: something is there that only the feet find
+MOVED = 2.0  # map units that lead somewhere
+LOST = 6  # latent frames of turning away from that: a quarter turn and a little
 ROUND, BOLD = 27, 4  # latent frames of turning that have shown no way out (more than a whole turn), and of a leap then
 LEVELS = 0.05  # of the pitch that is left, undone in each latent frame
 
