@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from generator.precision import in_half
 from generator.training.helpers import Optimisers, step_generator, update
-from generator.training.losses import critic_loss
+from generator.training.losses import critic_loss, generator_loss
 from generator.training.patch_gan import PatchDiscriminator
 
 LARGER = 4  # the second critic sees pictures at a quarter of the size, so shapes as well as edges
@@ -51,6 +51,17 @@ class Critics(nn.Module):
         return [self.fine(pictures).float(), self.coarse(nnf.avg_pool2d(pictures, LARGER)).float()]
 
 
+def deceiving(
+    critics: Critics, real: Tensor, fake: Tensor, rebuilt: Tensor, last: Tensor, share: float
+) -> tuple[Tensor, Tensor]:
+    """What the maker of `fake` pictures (n, 3, Y, X) lacks in the critics' eyes, and its loss with that: `share` as
+    strong as `rebuilt` at its `last` layer. The critics do not learn from it.
+    """
+    critics.requires_grad_(False)
+    deceit = paired(generator_loss, critics(real), critics(fake))
+    return deceit, rebuilt + share * balance(rebuilt, deceit, last) * deceit
+
+
 def update_critics(
     critics: Critics, optimisers: Optimisers, config: CriticSettings, step: int, real: Tensor, fake: Tensor
 ) -> dict[str, Tensor]:
@@ -58,6 +69,7 @@ def update_critics(
 
     The penalty is approximate R1 and R2 (AAPT section 3.4), which leaves the maker a slope to follow.
     """
+    critics.requires_grad_(True)
     parts, device = {}, real.device
     with in_half(device.type, config.bf16):
         logits = [critics(pictures) for pictures in (real, fake)]

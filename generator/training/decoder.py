@@ -31,7 +31,7 @@ from generator.tokenizer.blocks import LAST
 from generator.tokenizer.reproject import Views
 from generator.tokenizer.vae import VideoVAE
 from generator.training.adaptation import adaptation_loss
-from generator.training.critics import Critics, balance, paired, update_critics
+from generator.training.critics import Critics, deceiving, update_critics
 from generator.training.dit_run import (
     DiTRun,
     DiTTraining,
@@ -54,7 +54,7 @@ from generator.training.helpers import (
     update,
 )
 from generator.training.histories import OwnHistories
-from generator.training.losses import generator_loss, some_pictures
+from generator.training.losses import some_pictures
 from generator.training.perceptual import Lpips
 from generator.training.refining import RefinerRun, cut, open_refiner, refined
 from generator.training.resident import Recorded
@@ -224,11 +224,8 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         rebuilt = config.l1 * parts["l1"] + config.lpips * parts["lpips"]
         share, loss = config.own_critic if own else config.critic, rebuilt
         if share:
-            made.critics.requires_grad_(False)
-            parts["deceit"] = paired(generator_loss, made.critics(real), made.critics(fake))
-            loss = (
-                rebuilt + share * balance(rebuilt, parts["deceit"], made.vae.decoder.head.conv.weight) * parts["deceit"]
-            )
+            last = made.vae.decoder.head.conv.weight
+            parts["deceit"], loss = deceiving(made.critics, real, fake, rebuilt, last, share)
         for name, error in errors.items():
             parts[name], loss = error, loss + {"error": config.anchor, "teacher": config.teach}[name] * error
     loss.backward()
@@ -244,7 +241,6 @@ def train_step(made: DecoderRun) -> dict[str, float]:
         update(run.optimisers)
         run.ema.update(run.dit)
     if share:
-        made.critics.requires_grad_(True)
         parts |= update_critics(made.critics, made.critic_optimisers, config, run.step, real, fake.detach())
     return {f"own_{name}" if own else name: value.item() for name, value in parts.items()}
 

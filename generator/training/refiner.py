@@ -26,7 +26,7 @@ from generator.data.clips import Dataset
 from generator.model.sampler_file import load_sampler, save_sampler
 from generator.precision import in_half
 from generator.tokenizer.refine import Refiner
-from generator.training.critics import Critics, balance, paired, update_critics
+from generator.training.critics import Critics, deceiving, update_critics
 from generator.training.helpers import (
     Budget,
     Optimisers,
@@ -43,7 +43,6 @@ from generator.training.helpers import (
     step_seed,
     update,
 )
-from generator.training.losses import generator_loss
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.perceptual import Lpips
 from generator.training.refiner_views import Views, long_enough, record, split
@@ -254,15 +253,12 @@ def train_step(run: RefinerStage, progress: float) -> dict[str, float]:
         parts = {"l1": (shown - real).abs().mean(), "lpips": run.lpips(shown, real).float().mean()}
         loss = rebuilt = config.l1 * parts["l1"] + config.lpips * parts["lpips"]
         if config.critic:
-            run.critics.requires_grad_(False)
-            parts["deceit"] = paired(generator_loss, run.critics(real), run.critics(shown))
-            pull = balance(rebuilt, parts["deceit"], run.alone.refiner.out.weight)
-            loss = rebuilt + config.critic * pull * parts["deceit"]
+            last = run.alone.refiner.out.weight
+            parts["deceit"], loss = deceiving(run.critics, real, shown, rebuilt, last, config.critic)
     loss.backward()
     update(run.optimisers)
     run.alone.ema.update(run.alone.refiner)
     if config.critic:
-        run.critics.requires_grad_(True)
         parts |= update_critics(run.critics, run.critic_optimisers, config, run.step, real, shown.detach())
     return {name: value.item() for name, value in parts.items()}
 
