@@ -110,7 +110,10 @@ def parallax_hash(parallax: Parallax | None) -> str:
     beside = ("place.", "refiner.")
     tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith(beside)]
     tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
-    return hashlib.sha256(b"".join(n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors)).hexdigest()
+    parts = [n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors]
+    if parallax.recalls and parallax.config.samples > 1:
+        parts.append(f"samples={parallax.config.samples}".encode())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 class LatentClips:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from generator.tokenizer import devices
 from generator.tokenizer.body import STATE, Body
+from generator.tokenizer.camera_rays import check_samples
 from generator.tokenizer.place import POSE, Place, place_channels
 from generator.tokenizer.refine import Refiner
 
@@ -40,7 +41,8 @@ class ParallaxConfig:
     the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the
     world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and
     has a map of so many `levels` of height (0: none). `recall` is how far the map's view and a moved picture may lie
-    apart before the map's is what lies ahead; with 0 the map is only told, never shown. With `bodily` what keys do
+    apart before the map's is what lies ahead; with 0 the map is only told, never shown. Each pixel of such a view is
+    the mean of so many `samples` (camera_rays.py). With `bodily` what keys do
     where there is a map is found as a body's laws of motion and the place's relief (body.py), not by a network.
     `refine` is the width of what shows pictures of decoded and moved ones (refine.py) in place of `agree`; 0: none.
     """
@@ -57,6 +59,7 @@ class ParallaxConfig:
     recall: float = 0.0
     bodily: bool = False
     refine: int = 0
+    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Parallax(nn.Module):
 
     def __init__(self, config: ParallaxConfig) -> None:
         super().__init__()
+        check_samples(config.samples)
         self.config = config
         self.depth = DepthNet(config)
         keys = config.action_fields - LOOKS if config.bodily else 0

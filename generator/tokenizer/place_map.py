@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from controls.errors import UserError
 from generator.tokenizer import devices
-from generator.tokenizer.devices import centres, constant
+from generator.tokenizer.camera_rays import Rays, finer
+from generator.tokenizer.devices import constant
 from generator.tokenizer.place_faces import Faces, Met
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
@@ -36,6 +37,7 @@ FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, ea
 BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye
 FIRST, GROWTH, FAR = 10.0, 0.01, 1600.0  # where rays are asked, in map units along the heading
 CLOSEST = 0.4  # map units between two such places, at least: what is near has steps of that height
+USUAL = 2 * 1.2 / 256  # map units that rays are apart per unit of heading; between finer ones all of these are finer
 WIDEST = 0.7  # of a block, at most: a ray that runs aslant along the heading would slip through what is one block thick
 COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wider than the finest
 FULL = 2  # of the eight blocks in a coarser one that make it solid
@@ -144,19 +146,29 @@ class PlaceMap(nn.Module):
         return ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
 
     def view(
-        self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int, fine: bool = False
+        self,
+        pose: Tensor,
+        edge: float,
+        stretch: float | Tensor,
+        height: int,
+        width: int,
+        fine: bool = False,
+        samples: int = 1,
     ) -> Tensor:
         """What a camera at pose (n, 4 or 5), whose picture ends at slope `edge`, sees: (n, 4, height, width), colours
-        in [-1, 1] and nearness in 1 / UNIT map units; with `fine` what is on the faces of blocks, too. UserError when
-        the pose is not finite and that can be seen without waiting; elsewhere it is taken for any.
+        in [-1, 1] and nearness in 1 / UNIT map units, each the mean of so many `samples` (`camera_rays.SAMPLES`); with
+        `fine` what is on the faces of blocks, too. UserError when the pose is not finite and that can be seen without
+        waiting; elsewhere it is taken for any.
         """
-        rays = Rays(pose.detach(), edge, stretch, height, width)
-        asked = asked_at(2 * edge / width, self.sky.device)
+        rays = Rays(pose.detach(), edge, stretch, height, width, samples)
+        asked = asked_at(2 * edge / (width * finer(samples)), self.sky.device)
         if devices.at_hand(self.sky):
-            return self.look(rays, asked, fine)[0]
-        if self.sky.device.type == "cuda" and find_spec("triton"):
-            return self.view_of_kernel(rays, asked, fine)
-        return self.view_of_tensors(rays, asked, fine)
+            seen = self.look(rays, asked, fine)[0]
+        elif self.sky.device.type == "cuda" and find_spec("triton"):
+            seen = self.view_of_kernel(rays, asked, fine)
+        else:
+            seen = self.view_of_tensors(rays, asked, fine)
+        return seen if samples == 1 else seen.unflatten(0, (-1, samples)).mean(1)
 
     def view_of_tensors(self, rays: Rays, asked: Sequence[Tensor], fine: bool = False) -> Tensor:
         """As `view`, with every ray asking at all distances (one tensor for each kind of blocks), on any device."""
@@ -319,28 +331,6 @@ class PlaceMap(nn.Module):
             errors.append(f"The blocks of {prefix}where and {prefix}what are none of a map of {self.blocks} blocks.")
 
 
-class Rays:
-    """The rays of cameras at poses (n, 4 or 5) through a grid of h x w: slopes per unit of heading, of which east and
-    north (n, 1, w) are those of a column and up (n, h, 1) is that of a row.
-    """
-
-    def __init__(self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int) -> None:
-        pose = pose.float()
-        right = (centres(width, pose.device) * edge)[None, None]
-        down = centres(height, pose.device) * edge * (height / width) / stretch
-        yaw, pitch = torch.deg2rad(pose[:, 2:4])[:, :, None, None].unbind(1)
-        self.pose = pose
-        self.up = pitch.tan() - down[None, :, None]
-        self.east = yaw.cos() - right * yaw.sin()
-        self.north = -yaw.sin() - right * yaw.cos()
-        self.azimuth = pose[:, 2, None, None] + torch.rad2deg(right.atan())
-
-    def plan(self) -> list[tuple[Tensor, Tensor]]:
-        """Start (n, 1, 1, 1) and step (n, 1, w) per unit of heading, of x and y."""
-        x, y = self.pose[:, :2, None, None, None].unbind(1)
-        return [(x, self.east), (y, self.north)]
-
-
 def padded(number: Tensor, levels: int) -> Tensor:
     """Where blocks of these numbers stand among dense codes, whose columns have an empty level below and above their
     `levels`, for rays that have left the map.
@@ -374,12 +364,12 @@ def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Ten
 def asked_at(wide: float, device: torch.device = PROCESSOR) -> tuple[Tensor, ...]:
     """Where along a heading rays that are `wide` per map unit of it ask for blocks of each kind (D,)."""
     found: list[list[float]] = [[] for _ in range(KINDS)]
-    far = FIRST
+    share, far = min(1.0, wide / USUAL), FIRST
     while far < FAR:
         kind = int(math.log2(max(1.0, COARSE * wide * far / FINEST)))
         kind = min(kind, KINDS - 1)
         found[kind].append(far)
-        far += min(max(CLOSEST, GROWTH * far), WIDEST * FINEST * 2**kind)
+        far += share * min(max(CLOSEST, GROWTH * far), WIDEST * FINEST * 2**kind)
     return tuple(constant(tuple(part), device) for part in found)
 
 

@@ -150,7 +150,8 @@ class Reprojector(nn.Module):
         assert self.parallax is not None and self.parallax.place is not None and self.parallax.place.map is not None
         moved = views.pictures[:, 1:].flatten(0, 1)
         given = (path.flatten(0, 1), self.edge, self.parallax.known_stretch)
-        shown = self.parallax.place.map.view(*given, *moved.shape[-2:], fine=True)[:, :3]
+        samples = self.parallax.config.samples
+        shown = self.parallax.place.map.view(*given, *moved.shape[-2:], fine=True, samples=samples)[:, :3]
         shown = shown.to(moved).clamp(-1, 1)
         ticks = path.shape[1]
         within = torch.full((len(path), 1), self.parallax.config.recall, device=moved.device)

@@ -67,13 +67,13 @@ WIDEST = 30.0  # degrees: pairs turned further share too little
 class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
-    `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
-    `agree`, `period`, `checkered` and `recall` are what the parallax is kept with (ParallaxConfig); without a period
-    the one of the recorded world is taken, if it is known to have one. A place is learned from `pictures` a step, and
-    `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none) before the
-    ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it; in worlds of our
-    own so many pictures then find the `faces` of its blocks. With `kept` the
-    map and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns. Where there
+    `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs
+    do. `agree`, `period`, `checkered`, `recall` and `samples` are what the parallax is kept with (ParallaxConfig);
+    without a period the one of the recorded world is taken, if it is known to have one. A place is learned from
+    `pictures` a step, and `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world
+    needs; 0: none) before the ego-motion learns, by their true depth in worlds of our own, else by what has been
+    learned of it; in worlds of our own so many pictures then find the `faces` of its blocks. With `kept` the map
+    and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns. Where there
     is a map it is `bodily`: laws of motion and a relief that are found at once; without, a network learns it.
     """
 
@@ -86,6 +86,7 @@ class ParallaxTraining:
     checkered: bool = False
     levels: int = -1
     recall: float = 0.3
+    samples: int = 2
     mapped: int = 1500
     faces: int = 0
     kept: bool = False

@@ -40,7 +40,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     old, new = begin.config, parallax.config
     given = {
         name: getattr(new, name)
-        for name in ("agree", "period", "checkered", "levels", "recall", "hidden", "bodily", "refine")
+        for name in ("agree", "period", "checkered", "levels", "recall", "samples", "hidden", "bodily", "refine")
     }
     if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")

@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from generator.data.clips import Dataset
 from generator.data.latents import PLAN
+from generator.tokenizer.camera_rays import Rays
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_faces import BEFORE, DEPTH, ROUGH, STEPS, TEXELS, Met
-from generator.tokenizer.place_map import AT_ONCE, COLOURS, FINEST, PlaceMap, Rays, asked_at, few
+from generator.tokenizer.place_map import AT_ONCE, COLOURS, FINEST, PlaceMap, asked_at, few
 from generator.training.known_depth import TrueDepth
 from generator.training.windows import to_video
 

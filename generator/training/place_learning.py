@@ -30,15 +30,16 @@ LEVEL = 0.1  # map units: who rises or falls by more in a tick does not stand
 
 
 def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """`period`, `checkered`, `levels`, `recall` and `bodily` of the settings, or what the recorded world is known to
-    have.
+    """`period`, `checkered`, `levels`, `recall`, `samples` and `bodily` of the settings, or what the recorded world is
+    known to have.
     """
     endless = meta["world"] == "halls" and meta.get("size") == ENDLESS and not config.period
     period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
     levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
     sizes = {"period": period, "checkered": checkered, "levels": levels if period else 0}
     mapped = bool(sizes["levels"])
-    return {**sizes, "recall": config.recall if mapped else 0.0, "bodily": config.bodily and mapped}
+    sizes |= {"recall": config.recall if mapped else 0.0, "samples": config.samples if mapped else 1}
+    return {**sizes, "bodily": config.bodily and mapped}
 
 
 def stood_on(pose: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

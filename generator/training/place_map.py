@@ -18,8 +18,9 @@ from torch import Tensor
 
 from generator.data.clips import Dataset
 from generator.data.latents import PLAN
+from generator.tokenizer.camera_rays import Rays
 from generator.tokenizer.parallax import Parallax
-from generator.tokenizer.place_map import CELL, FINEST, PlaceMap, Rays
+from generator.tokenizer.place_map import CELL, FINEST, PlaceMap
 from generator.training.known_depth import TrueDepth
 from generator.training.windows import to_video
 

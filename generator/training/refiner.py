@@ -25,6 +25,7 @@ from generator.checkpoint import Weights, load_weights, save_weights
 from generator.data.clips import Dataset
 from generator.model.sampler_file import load_sampler, save_sampler
 from generator.precision import in_half
+from generator.tokenizer.camera_rays import check_samples
 from generator.tokenizer.refine import Refiner
 from generator.training.critics import Critics, deceiving, update_critics
 from generator.training.helpers import (
@@ -61,7 +62,8 @@ class RefinerTraining:
     """Settings. Each of `recordings` walks `walks` clips for `frames` latent frames and keeps `kept` pictures of each;
     they are spread over the run, and `recent` is the share of a batch that the newest of them has. `critic` is the
     critics' share of the gradient at the refiner's last layer (0: none looks); `penalty`, `sigma` and `penalty_every`
-    are as in the decoder stage. `crop` is in pixels, rows and columns; `together` walks go at once, for a GPU.
+    are as in the decoder stage. `crop` is in pixels, rows and columns; `together` walks go at once, for a GPU. With
+    `samples` the map's views get so many samples a pixel (0: as the world has them).
     """
 
     data: str = "runs/data/halls"
@@ -77,6 +79,7 @@ class RefinerTraining:
     recent: float = 0.7
     batch: int = 8
     crop: tuple[int, int] = (96, 128)
+    samples: int = 0
     lr: float = 5e-4
     muon: float = 1e-3
     warmup: int = 30
@@ -197,6 +200,10 @@ def _world(config: RefinerTraining) -> tuple[Weights, Refiner]:
             f"The world {config.start!r} is not one place or has no refiner, and here it walks along recorded poses; "
             "give one that the decoder stage has given a refiner (--set refine=48)."
         )
+    if config.samples:
+        check_samples(config.samples)
+        weights.parallax.config = replace(weights.parallax.config, samples=config.samples)
+        weights.config = replace(weights.config, parallax=weights.parallax.config)
     ticks, (high, wide) = weights.config.action_spec.ticks, config.crop
     if not 1 <= config.kept <= ticks:
         raise UserError(f"kept = {config.kept} is 1 to {ticks}, the pictures of a latent frame; give such a number.")

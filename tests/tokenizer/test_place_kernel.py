@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
+from generator.tokenizer.camera_rays import Rays
 from generator.tokenizer.place_faces import ROUGH, TEXELS
-from generator.tokenizer.place_map import BELOW, FINEST, UNIT, PlaceMap, Rays, asked_at
+from generator.tokenizer.place_map import BELOW, FINEST, UNIT, PlaceMap, asked_at
 
 PERIOD, EDGE, STRETCH = 512.0, 1.2, 1.2
 

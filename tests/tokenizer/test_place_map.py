@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controls.errors import UserError
 from generator.data.clips import Dataset
 from generator.tokenizer import place_rays
+from generator.tokenizer.camera_rays import SAMPLES, Rays, finer
 from generator.tokenizer.place_faces import BEFORE, DEPTH, ROUGH, TEXELS
 from generator.tokenizer.place_map import (
     BELOW,
@@ -22,7 +23,6 @@ from generator.tokenizer.place_map import (
     TURNS,
     UNIT,
     PlaceMap,
-    Rays,
     asked_at,
     few,
 )
@@ -148,8 +148,8 @@ def test_a_map_comes_back_from_its_state(tower):
 
 @pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("height", "width"), [(40, 64), (96, 160)])
-def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads, fine):
+@pytest.mark.parametrize(("height", "width", "samples"), [(40, 64, 1), (96, 160, 1), (48, 80, 2), (24, 40, 4)])
+def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, threads, fine):
     """Anywhere, in and above and below a map of blocks at random, half of them with faces; to the last bit."""
     generator = torch.Generator().manual_seed(height)
     place_map = PlaceMap(PERIOD, 12)
@@ -165,13 +165,29 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, threads, fine
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = place_map.view(pose, EDGE, STRETCH, height, width, fine)
+        found = place_map.view(pose, EDGE, STRETCH, height, width, fine, samples)
     finally:
         torch.set_num_threads(before)
-    rays = Rays(pose, EDGE, STRETCH, height, width)
-    assert torch.equal(found, place_map.view_of_tensors(rays, asked_at(2 * EDGE / width), fine))
-    assert torch.equal(found, place_map.view(pose, EDGE, STRETCH, height, width)) is not fine
+    rays = Rays(pose, EDGE, STRETCH, height, width, samples)
+    seen = place_map.view_of_tensors(rays, asked_at(2 * EDGE / width / finer(samples)), fine)
+    assert torch.equal(found, seen.unflatten(0, (3, samples)).mean(1))
+    assert torch.equal(found, place_map.view(pose, EDGE, STRETCH, height, width, False, samples)) is not fine
     assert (found[:, 3] > 0).any() and (found[:, 3] == 0).any()
+
+
+def test_samples_of_a_pixel_are_pixels_of_a_picture_twice_the_size(tower):
+    """All four of them, or the two that lie aslant; and where rays are finer they ask more often."""
+    pose = torch.tensor([[60.0, 130.0, 20.0, 3.0]])
+    large = tower.view(pose, EDGE, STRETCH, 80, 128, fine=True)
+    parts = {(down, right): large[..., down::2, right::2] for down in (0, 1) for right in (0, 1)}
+    wanted = {4: sum(parts.values()) / 4, 2: (parts[1, 0] + parts[0, 1]) / 2}
+    assert set(wanted) | {1} == set(SAMPLES)
+    for samples, mean in wanted.items():
+        found = tower.view(pose, EDGE, STRETCH, 40, 64, fine=True, samples=samples)
+        assert (found - mean).abs().amax(1).lt(1e-4).float().mean() > 0.99, samples
+    usual, twice = (torch.cat(asked_at(2 * EDGE / width)) for width in (256, 512))
+    assert len(twice) > 1.9 * len(usual) and len(torch.cat(asked_at(2 * EDGE / 64))) <= len(usual)
+    assert torch.cat(asked_at(2 * EDGE / 512)).max() < FAR
 
 
 def test_a_face_shows_its_texels_where_its_plane_is(tower):

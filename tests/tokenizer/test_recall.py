@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from controls.action import ActionSpec, encode_rows
+from controls.errors import UserError
 from generator.data.latents import Batch, parallax_hash
 from generator.tokenizer.parallax import FADING, Parallax, Seen
 from generator.tokenizer.reproject import Reprojector, Views
@@ -68,12 +69,26 @@ def test_recalling_changes_what_lies_ahead_and_names_another_parallax(tiny_vae, 
     assert torch.equal(pace, same) and torch.equal(views.inside, plain.inside)
     assert (views.pictures[:, 1:] - plain.pictures[:, 1:]).abs().mean() > 0.1
     assert parallax_hash(tiny_place) != parallax_hash(without)
+    smooth = copy.deepcopy(tiny_place)
+    smooth.config = dataclasses.replace(smooth.config, samples=2)
+    pose = torch.tensor([[[300.0, 77.0, 200.0, 4.0, 0.0]]])
+    one, two = (
+        Reprojector(tiny_vae, 100.0, parallax).recalled(Views(plain.pictures[:, :2], plain.inside[:, :1]), pose).known
+        for parallax in (tiny_place, smooth)
+    )
+    assert 0.5 * one.std() < two.std() < 0.95 * one.std(), "of a map like noise it is a softer one"
+    assert parallax_hash(smooth) != parallax_hash(tiny_place), "and with other samples of a pixel, too"
     emptied = copy.deepcopy(tiny_place)
     emptied.place.map.fill(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3))
     assert parallax_hash(emptied) != parallax_hash(tiny_place), "latents made with another map are others"
     blind = [copy.deepcopy(parallax) for parallax in (without, emptied)]
     blind[1].config = without.config
     assert parallax_hash(blind[0]) == parallax_hash(blind[1]), "a map that is only told does not make them"
+
+
+def test_a_number_of_samples_that_there_is_not_is_a_sentence(tiny_place):
+    with pytest.raises(UserError, match=r"samples = 3 .* none of 1, 2, 4"):
+        Parallax(dataclasses.replace(tiny_place.config, samples=3))
 
 
 def test_a_view_that_is_recalled_does_not_tremble_with_what_pictures_seem_to_show(tiny_place):

@@ -50,6 +50,22 @@ def test_only_the_refiner_learns(config, tmp_path):
     assert list((tmp_path / "run").glob("held-*.png"))
 
 
+def test_it_may_get_used_to_more_samples_of_a_pixel(config, tmp_path):
+    """The world that it writes has them, and what it learned from was made with them."""
+    more = dataclasses.replace(config, samples=2)
+    train(more, tmp_path / "run", quiet=True)
+    made = load_weights(tmp_path / "run" / "snapshot")
+    assert made.config.parallax.samples == made.parallax.config.samples == 2
+    train(config, tmp_path / "other", quiet=True)
+    assert load_weights(tmp_path / "other" / "snapshot").parallax.config.samples == 1
+    known, other = (
+        split(torch.from_numpy(np.array(Views(tmp_path / run / "held.npy").kept)))[0][3] for run in ("run", "other")
+    )
+    assert not torch.equal(known, other)
+    with pytest.raises(UserError, match="samples = 3"):
+        open_stage(dataclasses.replace(config, samples=3), tmp_path / "third")
+
+
 def test_what_is_recorded_is_what_a_player_sees(data_set, place_folder, tmp_path):
     """One walk, every picture kept: the refiner's word on what was recorded is the picture that play shows."""
     weights, dataset = load_weights(place_folder), Dataset.open(data_set)
