@@ -37,7 +37,7 @@ FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, ea
 BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye
 FIRST, GROWTH, FAR = 10.0, 0.01, 1600.0  # where rays are asked, in map units along the heading
 CLOSEST = 0.4  # map units between two such places, at least: what is near has steps of that height
-USUAL = 2 * 1.2 / 256  # map units that rays are apart per unit of heading; between finer ones all of these are finer
+USUAL = 2 * 1.2 / 256  # map units that rays are apart per unit of heading; those nearer together ask more often
 WIDEST = 0.7  # of a block, at most: a ray that runs aslant along the heading would slip through what is one block thick
 COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wider than the finest
 FULL = 2  # of the eight blocks in a coarser one that make it solid
@@ -369,7 +369,7 @@ def asked_at(wide: float, device: torch.device = PROCESSOR) -> tuple[Tensor, ...
         kind = int(math.log2(max(1.0, COARSE * wide * far / FINEST)))
         kind = min(kind, KINDS - 1)
         found[kind].append(far)
-        far += share * min(max(CLOSEST, GROWTH * far), WIDEST * FINEST * 2**kind)
+        far += min(share * max(CLOSEST, GROWTH * far), WIDEST * FINEST * 2**kind)
     return tuple(constant(tuple(part), device) for part in found)
 
 

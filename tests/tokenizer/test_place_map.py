@@ -186,7 +186,7 @@ def test_samples_of_a_pixel_are_pixels_of_a_picture_twice_the_size(tower):
         found = tower.view(pose, EDGE, STRETCH, 40, 64, fine=True, samples=samples)
         assert (found - mean).abs().amax(1).lt(1e-4).float().mean() > 0.99, samples
     usual, twice = (torch.cat(asked_at(2 * EDGE / width)) for width in (256, 512))
-    assert len(twice) > 1.9 * len(usual) and len(torch.cat(asked_at(2 * EDGE / 64))) <= len(usual)
+    assert len(twice) > 1.7 * len(usual) and len(torch.cat(asked_at(2 * EDGE / 64))) <= len(usual)
     assert torch.cat(asked_at(2 * EDGE / 512)).max() < FAR
 
 
