@@ -103,6 +103,7 @@ class Figures:
         self.decode_ms = Series()
         self.input_to_submit_ms = Series()
         self.look_to_submit_ms = Series()  # with the picture shifted ahead (see `app.reproject`)
+        self.draw_ms = Series()  # of the window: drawing and showing what is due
         self.frame_ms = Series(240)  # between frames, pauses left out
         self.frames = 0
         self.late_frames = 0

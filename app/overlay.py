@@ -21,10 +21,12 @@ def lines(figures: Figures, lead: float, frame_index: int, backend: str) -> list
     """Label and value of every line; `lead` in seconds."""
     step, decode = figures.step_ms.recent(), figures.decode_ms.recent()
     delay, look = figures.input_to_submit_ms.recent(), figures.look_to_submit_ms.recent()
+    drawn = figures.draw_ms.recent()
     rows = [
         ("video frames / s", f"{figures.recent_fps:.1f}"),
         ("step p50 / p99", f"{step['p50']:.0f} / {step['p99']:.0f} ms"),
         ("decode p50 / p99", f"{decode['p50']:.0f} / {decode['p99']:.0f} ms"),
+        ("window drawn p50 / p99", f"{drawn['p50']:.0f} / {drawn['p99']:.0f} ms"),
         ("input latency p50 / p99", f"{delay['p50']:.0f} / {delay['p99']:.0f} ms"),
         ("lead", f"{1000 * lead:.0f} ms"),
         ("late frames", f"{figures.late_frames} of {figures.frames}"),
@@ -33,7 +35,7 @@ def lines(figures: Figures, lead: float, frame_index: int, backend: str) -> list
         ("backend", backend),
     ]
     if len(figures.look_to_submit_ms):
-        rows.insert(4, ("look, shifted p50 / p99", f"{look['p50']:.0f} / {look['p99']:.0f} ms"))
+        rows.insert(5, ("look, shifted p50 / p99", f"{look['p50']:.0f} / {look['p99']:.0f} ms"))
     return rows
 
 

@@ -133,11 +133,12 @@ class Program:
         if words := self.sound.news():
             self.stage.say(f"{self.menu.notice} {words}".strip() if self.screen is self.menu else words)
         if self.screen.dirty:
-            screen = self.screen
+            screen, began = self.screen, self.clock.now()
             screen.draw(self.window.surface)
             self.window.flip()
             if isinstance(screen, PlayScreen):
                 screen.drawn()
+                screen.session.figures.draw_ms.add(1000 * (self.clock.now() - began))
         self._rest()
 
     def _rest(self) -> None:

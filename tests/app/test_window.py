@@ -279,6 +279,8 @@ def test_a_whole_visit(visit: Visit) -> None:
     visit.press(pygame.K_w)
     visit.press(pygame.K_F3)
     visit.until(lambda: session.figures.frames > 12)
+    assert len(session.figures.draw_ms) >= session.figures.frames - 1, "every frame that was shown was drawn"
+    assert 0 < session.figures.draw_ms.all()["p50"] < 1000
     assert session.last_action is not None
     assert session.last_action.keys[:, 0].all(), "W walks forward"
     visit.press(pygame.K_ESCAPE)
