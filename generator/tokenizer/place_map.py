@@ -2,10 +2,10 @@
 
 Shape key: n poses, N blocks, L levels of height, h, w rows and columns of rays, D distances along a ray.
 A pose is x, y in map units, yaw and pitch in degrees, and the eye's height in map units; without the last the eye is
-where that of the recordings mostly was. The finest blocks
-are FINEST units wide and high, and each coarser kind is twice that, the mean of what is in it: a ray asks for blocks
-about as large as it is wide there. Where it meets none it sees the sky, which depends on its direction only. Views at
-a picture's own size may ask for what blocks have on their faces (place_faces.py).
+where that of the recordings mostly was. The finest blocks are FINEST units wide and high, and each coarser kind is
+twice that, the mean of what is in it: a ray asks for blocks about as large as it is wide there. Where it meets none it
+sees the sky, which depends on its direction only. Views at a picture's own size may ask for what blocks have on their
+faces (place_faces.py); some are dim from afar (place_light.py).
 What a network has not seen for a while it can be shown again: views from where it stands, from which it paints the
 picture. Ours, after world models with a spatial memory of fused points (Wu et al. 2025, Video World Models with
 Long-term Spatial Memory); here the memory is made once, of the recordings (training/place_map.py).
@@ -31,6 +31,7 @@ from generator.tokenizer import devices
 from generator.tokenizer.camera_rays import Rays, finer
 from generator.tokenizer.devices import constant
 from generator.tokenizer.place_faces import Faces, Met
+from generator.tokenizer.place_light import Light, shaded
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
@@ -83,6 +84,7 @@ class PlaceMap(nn.Module):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
             self.register_buffer(f"tops{kind}", torch.zeros(0, dtype=torch.int32), persistent=False)
         self.faces = Faces(self.cells**2, self.heights, FINEST)
+        self.light = Light(*(count * int(FINEST) // int(CELL) for count in (self.cells, self.heights)))
         self._plain = (Faces(self.cells**2, self.heights, FINEST),)  # none, for views that want none
         self.spread()
 
@@ -196,11 +198,14 @@ class PlaceMap(nn.Module):
         those have on them that were asked for at the distances `finest`.
         """
         near = (UNIT / away).masked_fill(code == 0, 0.0)
+        number, met = self.met(rays, away)
         if finest is not None and len(finest):
-            number, met = self.met(rays, away)
             code = torch.where(away <= finest[-1], self.faces.codes(number, met, code), code)
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
-        colours = torch.where(code[..., None] > 0, self.palette[code].float(), above)
+        colours = self.palette[code].float()
+        if self.light.known:
+            colours = shaded(colours, self.light.left(self.cell(number), away))
+        colours = torch.where(code[..., None] > 0, colours, above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
 
     def met(self, rays: Rays, away: Tensor) -> tuple[Tensor, Met]:
@@ -212,6 +217,12 @@ class PlaceMap(nn.Module):
         within = (torch.remainder(v, self.period) - part * FINEST for v, part in ((x, column), (y, row)))
         met = Met(east, north, rays.up, *within, above - level * FINEST)
         return (row * self.cells + column) * self.heights + level, met
+
+    def cell(self, number: Tensor) -> Tensor:
+        """Numbers of the cells of light that the finest blocks of these numbers lie in."""
+        wide, column = int(CELL / FINEST), number // self.heights
+        parts = (column % self.cells, column // self.cells, number % self.heights)
+        return self.light.cells(*(part // wide for part in parts))
 
     def look(
         self, rays: Rays, asked: Sequence[Tensor], fine: bool = False, whole: bool = False
@@ -236,6 +247,7 @@ class PlaceMap(nn.Module):
             arrays(torch.cat(tuple(asked)), kinds, counts.cumsum(0)),
             (*arrays(*blocks), *sizes),
             (*arrays(self.palette.float(), self.sky.float()), np.float32(UNIT)),
+            (*arrays(self.light.dim, self.light.fade), self.light.side, self.light.levels),
             arrays(faces.starts, faces.at, faces.plane, faces.what),
             torch.get_num_threads(),
             whole,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from generator.tokenizer.place_faces import BEFORE, DEPTH, FARTHEST, INSIDE, ROUGH, STEPS, TEXELS
+from generator.tokenizer.place_light import STEP
 
 Array = npt.NDArray[np.generic]
 PARTS = 4  # of the columns, for each thread: some look at walls and are done soon, others over them
@@ -183,7 +184,7 @@ def meet(rises, above, distances, place, along, gaps, found):  # type: ignore[no
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def look(first, last, rays, distances, place, colours, faces, seen, met):  # type: ignore[no-untyped-def]
+def look(first, last, rays, distances, place, colours, light, faces, seen, met):  # type: ignore[no-untyped-def]
     """Fill `seen`, the view float32 (n, 4, h, w), in columns [first, last) of all n * w, from left to right, and `met`
     (n, h, w), if it has that shape, with the distances at which rays met one of the finest blocks, 0 elsewhere.
 
@@ -191,13 +192,15 @@ def look(first, last, rays, distances, place, colours, faces, seen, met):  # typ
     map's bottom; turn (n, w) and slope (n, h) are each ray's cell of the sky. distances: how far (D,), which kind (D,)
     of blocks is asked for there, and where each of the three kinds ends (3,).
     place: codes and tops of the three kinds of blocks, cells a side and levels of the finest, the period and how wide
-    the finest are in map units. colours: the palette, the sky (slopes, turns, 3), and what nearness is told in. faces:
+    the finest are in map units. colours: the palette, the sky (slopes, turns, 3), and what nearness is told in. light:
+    how dim cells are, how fast they fade, and how many there are a side and upwards (place_light.py). faces:
     where each column's begin, numbers, planes and codes (place_faces.py).
     """
     start, east, north, up, above, turn, slope = rays
     far, kinds = distances[:2]
     cells, heights, period, finest = place[6:]
     palette, sky, unit = colours
+    dim, fade, side, levels = light
     starts, numbers, planes, what = faces
     count, wide, high, strides = len(far), east.shape[1], up.shape[1], -(-len(far) // STRIDE)
     cells_of, found = np.empty((2, count), np.int32), np.zeros((3, high), np.int32)
@@ -222,8 +225,17 @@ def look(first, last, rays, distances, place, colours, faces, seen, met):  # typ
                     code = what[face, texel] if what[face, texel] > 0 else code
                 if len(met):
                     met[n, r, c] = far[d]
+            left = np.float32(1.0)
+            if code > 0 and len(dim):
+                shift = 2 - kinds[d]  # a cell is as wide as the coarsest blocks
+                cell = ((cells_of[1, d] >> shift) * side + (cells_of[0, d] >> shift)) * levels + (level >> shift)
+                left -= max(np.float32(dim[cell]) * np.float32(STEP) - fade[0] / far[d], np.float32(0.0))
             for i in range(3):
-                seen[n, i, r, c] = palette[code, i] if code > 0 else sky[slope[n, r], turn[n, c], i]
+                if code > 0:
+                    colour = palette[code, i]
+                    seen[n, i, r, c] = (colour + np.float32(1)) * left - np.float32(1) if len(dim) else colour
+                else:
+                    seen[n, i, r, c] = sky[slope[n, r], turn[n, c], i]
             seen[n, 3, r, c] = unit / far[d] if code > 0 else np.float32(0.0)
 
 
@@ -238,6 +250,7 @@ def view(
     distances: tuple[Array, ...],
     place: tuple[Array | int | np.float32, ...],
     colours: tuple[Array | np.float32, ...],
+    light: tuple[Array | int, ...],
     faces: tuple[Array, ...],
     threads: int,
     whole: bool = False,
@@ -249,9 +262,11 @@ def view(
     seen = np.empty((count, 4, high, wide), np.float32)
     met = np.zeros((count, high, wide) if whole else (0, 0, 0), np.float32)
     if threads == 1 or seen.size < 1 << 15:
-        look(0, count * wide, rays, distances, place, colours, faces, seen, met)
+        look(0, count * wide, rays, distances, place, colours, light, faces, seen, met)
         return seen, met
     ends = np.linspace(0, count * wide, PARTS * threads + 1).astype(int)
     parts = zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-    list(workers(threads).map(lambda part: look(*part, rays, distances, place, colours, faces, seen, met), parts))
+    list(
+        workers(threads).map(lambda part: look(*part, rays, distances, place, colours, light, faces, seen, met), parts)
+    )
     return seen, met

@@ -25,6 +25,7 @@ from generator.training.known_depth import TrueDepth
 from generator.training.windows import to_video
 
 REACH = 640.0  # map units: depth is less sure of what is farther
+SURE = 1500.0  # map units: how far exact depth reaches; the tops of towers are seen from afar only
 SKY = 1800.0  # map units from which on all is sky
 SHORT = 1.5 * FINEST  # how far before its end a ray surely met nothing
 SAMPLES = 24  # of what a ray went through
@@ -36,10 +37,14 @@ TURN = 0.6180339887  # of the samples' places from ray to ray: they never line u
 
 
 class Fusion:
-    """Sums over blocks and sky while pictures are fused; blocks are marked so far `behind` where rays end."""
+    """Sums over blocks and sky while pictures are fused; blocks are marked so far behind where rays end, within reach.
 
-    def __init__(self, place_map: PlaceMap, same: list[list[float]], behind: tuple[float, ...] = BEHIND) -> None:
-        self.map, self.same, self.behind = place_map, same, behind
+    Depth is `exact` or a network's.
+    """
+
+    def __init__(self, place_map: PlaceMap, same: list[list[float]], exact: bool = False) -> None:
+        self.map, self.same = place_map, same
+        self.behind, self.reach = (JUST_BEHIND, SURE) if exact else (BEHIND, REACH)
         blocks, sky = place_map.blocks, place_map.sky.shape[0] * place_map.sky.shape[1]
         device = place_map.sky.device
         self.ended, self.passed = torch.zeros(blocks, device=device), torch.zeros(blocks, device=device)
@@ -53,13 +58,13 @@ class Fusion:
         colours = nnf.adaptive_avg_pool2d(pictures, (height, width)).permute(0, 2, 3, 1)  # (B, h, w, 3)
         far = 1 / nearness[:, 0].clamp(min=1e-6)  # (B, h, w)
         rays = Rays(pose, edge, stretch, height, width)
-        near, sky = far < REACH, far > SKY
+        near, sky = far < self.reach, far > SKY
         cells = self.map.sky_cells(rays.azimuth, rays.up)[sky]
         self.sky.index_add_(0, cells, colours[sky])
         self.skies.index_add_(0, cells, torch.ones_like(far[sky]))
         shift = (torch.arange(far.numel(), device=far.device).view_as(far) + self.fused * far[0].numel()) * TURN % 1.0
         self.fused += len(far)
-        surely = (far.clamp(max=REACH) - SHORT - CELL).clamp(min=0.0)
+        surely = (far.clamp(max=self.reach) - SHORT - CELL).clamp(min=0.0)
         share = (torch.arange(SAMPLES, device=far.device) + shift[..., None]) / SAMPLES  # (B, h, w, S)
         along = CELL + surely[..., None] * share
         each = (surely / (SAMPLES * FINEST))[..., None].expand_as(along)  # blocks that a sample stands for
@@ -84,6 +89,7 @@ class Fusion:
         """Fill the map."""
         solid = (self.ended >= LEAST) & (self.ended > SHARE * (self.ended + self.passed))
         where = solid.nonzero().flatten()
+        self.map.light.forget()
         self.map.fill(where, self.colour[where] / self.weight[where, None])
         mean = self.sky.sum(0) / self.skies.sum().clamp(min=1)
         sky = torch.where(self.skies[:, None] > 0, self.sky / self.skies.clamp(min=1)[:, None], mean)
@@ -98,7 +104,7 @@ def map_place(parallax: Parallax, data: Dataset, count: int, rng: np.random.Gene
     place = parallax.place
     assert place is not None and place.map is not None, "only a place with levels has a map"
     clips, edge = data.select("train"), math.tan(math.radians(data.meta["hfov"]) / 2)
-    fusion, device = Fusion(place.map, place.same, JUST_BEHIND if known else BEHIND), parallax.log_stretch.device
+    fusion, device = Fusion(place.map, place.same, known), parallax.log_stretch.device
     true_depth, each, (width, height) = TrueDepth(data, "levels=0", exact=True), max(1, count // len(clips)), data.size
     pictures, poses, true = [], [], []
 

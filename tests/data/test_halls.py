@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generator.data.halls.endless import COURT
+from generator.data.halls.endless import COURT, LEVELS
+from generator.data.halls.endless import LEVEL as COURT_FLOOR
 from generator.data.halls.layout import EXTENTS, make_plan
 from generator.data.halls.maps import draw_map, reachable
 from generator.data.halls.palette import THEMES, colormap, colours, index, playpal
@@ -15,6 +16,7 @@ from generator.data.halls.pk3 import build, map_infos
 from generator.data.halls.textures import draw, fill_up, png
 from generator.data.halls.udmf import MapWriter
 from generator.data.sources import open_maps
+from generator.tokenizer.place_map import BELOW, CELL
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -71,6 +73,14 @@ def test_the_endless_court_repeats_every_two_courts_and_no_sooner(number: int) -
             y, x = (courts * COURT * 4 for courts in (dy, dx))
             assert np.array_equal(here, plane[top + y : bottom + y, left + x : right + x]), name
     assert not np.array_equal(canvas.ftex[top:bottom, left:right], canvas.ftex[top + 56 : bottom + 56, left:right])
+
+
+def test_the_tops_of_obelisks_are_within_the_levels_of_a_map() -> None:
+    """They were not: maps ended at 28 levels, 488 units, and every obelisk lacked its top."""
+    eye = COURT_FLOOR + 41  # of one who stands in a court
+    for seed in range(12):
+        canvas, _, _ = draw_map(seed, 0, "endless")
+        assert canvas.floor.max() <= eye - BELOW + CELL * LEVELS, seed
 
 
 def test_endless_maps_of_one_theme_differ_by_seed() -> None:

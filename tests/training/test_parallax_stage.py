@@ -12,7 +12,6 @@ import torch
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.data.clips import Dataset
-from generator.data.collect import collect
 from generator.data.encoding import encode_dataset
 from generator.data.latents import PLAN, LatentClips, parallax_hash
 from generator.tokenizer.body import UNKNOWN
@@ -218,14 +217,6 @@ def test_a_worlds_parallax_is_one_to_begin_from(data_set, world_folder, make_wor
     assert all(torch.equal(v, begun.state_dict()[n]) for n, v in run.parallax.state_dict().items())
     with pytest.raises(UserError, match="no parallax"):
         load_parallax(make_world(reproject=False))
-
-
-@pytest.fixture(scope="module")
-def houses(tmp_path_factory):
-    """A few seconds of a small map of Halls."""
-    out = tmp_path_factory.mktemp("houses")
-    collect("halls", out, 3 * 41, seed=4, maps="0-0", clip_frames=41, size="small")
-    return out
 
 
 def test_known_depth_teaches_and_resumes(houses, tmp_path):

@@ -15,7 +15,7 @@ COURT = 14  # plan cells from one wall to the next: 13 of court, one of wall
 SIDE, RINGS = 7, 2  # courts on a side, and how many of them at each edge are only seen
 LEVEL, WALL, TOWER, GATE = 64, 160, 288, 4  # units, units, units, plan cells
 PERIOD = 2.0 * COURT * 64  # map units after which all repeats; half of it along both axes does, too
-LEVELS = 28  # of 16 map units from below the pools to the tops of the towers
+LEVELS = 33  # of 16 map units from below the pools to the tops of the towers, obelisks among them
 FAMILIES = (("W", "A"), ("P", "Q"))  # of each court: its walls, its landmark
 
 

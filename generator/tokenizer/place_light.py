@@ -1,0 +1,77 @@
+"""Light: how much darker the blocks of a place's map are the farther away they are seen.
+
+Shape key: n poses, h, w rows and columns of rays, N cells.
+Engines of this kind darken what is far: `fade / z` of full brightness less than at hand is left of a sector's own
+darkness, which nearness takes away. A block's colour is what it would be at hand; seen at `z` map units it is
+
+    (1 - max(0, dim - fade / z)) of that, where black is 0.
+
+Cells of CELL map units have each a `dim`; the sectors of our own maps are made of such cells.
+
+Does not know how rays find blocks, or how dim cells were found to be (training/place_light.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+STEP = 1 / 255  # of `dim`, which is kept in bytes
+
+
+class Light(nn.Module):
+    """How `dim` (N,) bytes the cells of a map are far away, row by row, of so many a `side` and `levels`; and how fast
+    they `fade` (1,), in map units. Both are empty where all is as bright from anywhere.
+    """
+
+    dim: Tensor
+    fade: Tensor
+
+    def __init__(self, side: int, levels: int) -> None:
+        super().__init__()
+        self.side, self.levels = side, levels
+        self.register_buffer("dim", torch.zeros(0, dtype=torch.uint8))
+        self.register_buffer("fade", torch.zeros(0))
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is darker from afar."""
+        return len(self.dim) > 0
+
+    def fill(self, dim: Tensor, fade: float) -> None:
+        """Cells are that dim (N,), 0 to 1, and fade like that."""
+        assert len(dim) == self.side**2 * self.levels, dim.shape
+        self.dim = (dim.clamp(0, 1) * 255).round().to(torch.uint8)
+        self.fade = torch.full((1,), fade, device=dim.device)
+
+    def forget(self) -> None:
+        """All is as bright from anywhere."""
+        self.dim, self.fade = self.dim[:0], self.fade[:0]
+
+    def cells(self, column: Tensor, row: Tensor, level: Tensor) -> Tensor:
+        """Numbers of the cells that are so many from the west, the south and the bottom."""
+        return (row * self.side + column) * self.levels + level
+
+    def left(self, cell: Tensor, away: Tensor) -> Tensor:
+        """The share (...) of the brightness of cells of these numbers (...) that is left so far `away` (...)."""
+        return 1 - (self.dim[cell].float() * STEP - self.fade / away).clamp(min=0)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """As any module's; maps without any were kept before there was light."""
+        errors: list[str] = rest[-1]
+        given = {name: state_dict.get(prefix + name, getattr(self, name)[:0]) for name in ("dim", "fade")}
+        for name, value in given.items():
+            setattr(self, name, getattr(self, name).new_zeros(value.shape))
+        state_dict = {**state_dict, **{prefix + name: value for name, value in given.items()}}
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        whole = (self.side**2 * self.levels,), (1,)
+        if (tuple(self.dim.shape), tuple(self.fade.shape)) not in (whole, ((0,), (0,))):
+            errors.append(f"The light of {prefix}dim is not of a map of {whole[0][0]} cells.")
+
+
+def shaded(colour: Tensor, left: Tensor) -> Tensor:
+    """Colours (..., 3) in [-1, 1] of which that share (...) of the brightness is left."""
+    return (colour + 1) * left[..., None] - 1
