@@ -275,8 +275,7 @@ class PlaceMap(nn.Module):
         number, _ = self.number(*(v[..., None].expand_as(up) for v in (x, y)), up)
         codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
         solid = (codes[padded(number, self.heights)] > 0).any(-1)
-        first = far[solid.to(torch.uint8).argmax(-1)]
-        return first.masked_fill(~solid.any(-1), math.inf)
+        return far[solid.to(torch.uint8).argmax(-1)].masked_fill(~solid.any(-1), math.inf)
 
     def crowded(self, plan: Tensor, rise: Tensor) -> Tensor:
         """The share (...) of what a body takes up at plan positions (..., 2), with an eye `rise` (...) map units above
