@@ -220,9 +220,10 @@ class PlaceMap(nn.Module):
 
     def cell(self, number: Tensor) -> Tensor:
         """Numbers of the cells of light that the finest blocks of these numbers lie in."""
-        wide, column = int(CELL / FINEST), number // self.heights
-        parts = (column % self.cells, column // self.cells, number % self.heights)
-        return self.light.cells(*(part // wide for part in parts))
+        column, wide = number // self.heights, int(CELL / FINEST)
+        return self.light.cells(
+            *(v // wide for v in (column % self.cells, column // self.cells, number % self.heights))
+        )
 
     def look(
         self, rays: Rays, asked: Sequence[Tensor], fine: bool = False, whole: bool = False
