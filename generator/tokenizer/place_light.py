@@ -25,14 +25,16 @@ STEP = 1 / 255  # of `dim`, which is kept in bytes
 class Light(nn.Module):
     """How `dim` (N,) bytes the cells of a map are far away, row by row, of so many a `side` and `levels`; and how fast
     they `fade` (1,), in map units. Both are empty where all is as bright from anywhere.
+
+    The map has `blocks` a side and so many `heights` of them, and a cell is `wide` blocks wide.
     """
 
     dim: Tensor
     fade: Tensor
 
-    def __init__(self, side: int, levels: int) -> None:
+    def __init__(self, blocks: int, heights: int, wide: int) -> None:
         super().__init__()
-        self.side, self.levels = side, levels
+        self.side, self.levels, self.wide = blocks // wide, heights // wide, wide
         self.register_buffer("dim", torch.zeros(0, dtype=torch.uint8))
         self.register_buffer("fade", torch.zeros(0))
 
@@ -51,9 +53,11 @@ class Light(nn.Module):
         """All is as bright from anywhere."""
         self.dim, self.fade = self.dim[:0], self.fade[:0]
 
-    def cells(self, column: Tensor, row: Tensor, level: Tensor) -> Tensor:
-        """Numbers of the cells that are so many from the west, the south and the bottom."""
-        return (row * self.side + column) * self.levels + level
+    def of(self, number: Tensor) -> Tensor:
+        """Numbers of the cells that blocks of these numbers lie in."""
+        column, level = number // (self.levels * self.wide), number % (self.levels * self.wide)
+        row, column = column // (self.side * self.wide), column % (self.side * self.wide)
+        return (row // self.wide * self.side + column // self.wide) * self.levels + level // self.wide
 
     def left(self, cell: Tensor, away: Tensor) -> Tensor:
         """The share (...) of the brightness of cells of these numbers (...) that is left so far `away` (...)."""

@@ -84,7 +84,7 @@ class PlaceMap(nn.Module):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
             self.register_buffer(f"tops{kind}", torch.zeros(0, dtype=torch.int32), persistent=False)
         self.faces = Faces(self.cells**2, self.heights, FINEST)
-        self.light = Light(*(count * int(FINEST) // int(CELL) for count in (self.cells, self.heights)))
+        self.light = Light(self.cells, self.heights, int(CELL / FINEST))
         self._plain = (Faces(self.cells**2, self.heights, FINEST),)  # none, for views that want none
         self.spread()
 
@@ -204,7 +204,7 @@ class PlaceMap(nn.Module):
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = self.palette[code].float()
         if self.light.known:
-            colours = shaded(colours, self.light.left(self.cell(number), away))
+            colours = shaded(colours, self.light.left(self.light.of(number), away))
         colours = torch.where(code[..., None] > 0, colours, above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
 
@@ -217,13 +217,6 @@ class PlaceMap(nn.Module):
         within = (torch.remainder(v, self.period) - part * FINEST for v, part in ((x, column), (y, row)))
         met = Met(east, north, rays.up, *within, above - level * FINEST)
         return (row * self.cells + column) * self.heights + level, met
-
-    def cell(self, number: Tensor) -> Tensor:
-        """Numbers of the cells of light that the finest blocks of these numbers lie in."""
-        column, wide = number // self.heights, int(CELL / FINEST)
-        return self.light.cells(
-            *(v // wide for v in (column % self.cells, column // self.cells, number % self.heights))
-        )
 
     def look(
         self, rays: Rays, asked: Sequence[Tensor], fine: bool = False, whole: bool = False

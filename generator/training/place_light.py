@@ -50,7 +50,7 @@ class LightFusion:
         """Choose how dim each cell is: what explains its blocks best, and where they say little what most cells are."""
         over = self.squares - self.seen.square() / self.left.clamp(min=1e-9)  # (K, N) left unexplained
         over = over * (self.count >= LEAST)
-        cells = self.map.cell(self.map.where.long())
+        cells = self.map.light.of(self.map.where.long())
         total = torch.zeros(CANDIDATES, self.map.light.side**2 * self.map.light.levels).index_add_(1, cells, over)
         usual = self.tried[total.sum(1).argmin()]
         odd = ((self.tried - usual) / WIDE).square()[:, None]
@@ -75,7 +75,7 @@ def left_of(place_map: PlaceMap, pixels: Ended) -> Tensor:
     """The share (P,) of their brightness that is left of pixels; 1 where the map has no light."""
     if not place_map.light.known:
         return torch.ones_like(pixels.near)
-    return place_map.light.left(place_map.cell(place_map.where.long()[pixels.block]), 1 / pixels.near)
+    return place_map.light.left(place_map.light.of(place_map.where.long()[pixels.block]), 1 / pixels.near)
 
 
 def at_hand(colour: Tensor, left: Tensor) -> Tensor:

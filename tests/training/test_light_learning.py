@@ -34,7 +34,7 @@ def test_it_finds_how_dim_cells_are_and_what_blocks_look_like_at_hand():
     number, _ = place_map.number(x, y, torch.zeros(6))
     number = number.unique()
     place_map.fill(number, torch.zeros(len(number), 3))
-    cells = place_map.cell(place_map.where.long())
+    cells = place_map.light.of(place_map.where.long())
     of_cell = dict(zip(cells.unique().tolist(), (0.12, 0.44, 0.0, 0.3), strict=False))
     dim = torch.tensor([of_cell[cell] for cell in cells.tolist()])
     colour = torch.rand(len(number), 3, generator=generator) - 0.2
