@@ -110,10 +110,9 @@ def parallax_hash(parallax: Parallax | None) -> str:
     beside = ("place.", "refiner.")
     tensors = [(n, t) for n, t in sorted(parallax.state_dict().items()) if not n.startswith(beside)]
     tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
-    tensors = [
-        (n, t) for n, t in tensors if t.numel() or not n.startswith("place.map.light.")
-    ]  # as before there was any
-    parts = [n.encode() + as_loaded(t).numpy().tobytes() for n, t in tensors]
+    unlit = "place.map.light."  # maps without light have the name that they had before there was any
+    named = [(n, t) for n, t in tensors if t.numel() or not n.startswith(unlit)]
+    parts = [n.encode() + as_loaded(t).numpy().tobytes() for n, t in named]
     if parallax.recalls and parallax.config.samples > 1:
         parts.append(f"samples={parallax.config.samples}".encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()

@@ -1,10 +1,10 @@
 """Light: how much darker the blocks of a place's map are the farther away they are seen.
 
 Shape key: n poses, h, w rows and columns of rays, N cells.
-Engines of this kind darken what is far: `fade / z` of full brightness less than at hand is left of a sector's own
-darkness, which nearness takes away. A block's colour is what it would be at hand; seen at `z` map units it is
+Engines of this kind darken what is far: a sector's own darkness counts in full from afar, and nearness takes away from
+it. A block's colour is what it would be at hand; seen at `z` map units, with black at 0, it is
 
-    (1 - max(0, dim - fade / z)) of that, where black is 0.
+    (1 - max(0, dim - fade / z)) of that.
 
 Cells of CELL map units have each a `dim`; the sectors of our own maps are made of such cells.
 

@@ -95,7 +95,7 @@ class Recorded:
         assert self.place.map is not None, "only a map has blocks"
         clips = self.data.select("train")
         each = max(1, self.count // len(clips))
-        frames = {i: len(self.data.clip(i)) for i in clips}
+        frames = {i: int(self.data.entry(i)["frames"]) for i in clips}
         self.chosen = {i: np.sort(self.rng.choice(n, min(each, n), replace=False)) for i, n in frames.items()}
         self.true_depth = TrueDepth(self.data, self.without, exact=True)
 

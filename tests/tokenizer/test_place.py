@@ -343,7 +343,7 @@ def test_a_recording_of_the_endless_court_is_a_place(data_set, tmp_path):
     (tmp_path / "data" / "meta.json").write_text(json.dumps({**meta, "world": "halls", "size": "endless"}))
     config = parallax.ParallaxTraining(str(tmp_path / "data"), preset="debug", steps=1, device="cpu")
     made = parallax.open_run(config, tmp_path / "known").parallax
-    assert (made.config.period, made.config.checkered, made.config.levels) == (1792.0, True, 28)
+    assert (made.config.period, made.config.checkered, made.config.levels) == (1792.0, True, 33)
     walked = Dataset.open(tmp_path / "data").clip(0).pose[:, :2]
     assert made.place.stands(torch.from_numpy(walked).float()).all() and made.place.ground.mean() < 0.1
     given = dataclasses.replace(config, period=640.0)
