@@ -87,9 +87,5 @@ def face_place(place: Place, stretch: float, data: Dataset, count: int, rng: np.
     recorded = Recorded(place, stretch, data, count, rng, "faces=0")
     assert place.map is not None
     fusion = FaceFusion(place.map)
-    for found in recorded.pixels("planes of faces", NEAR):
-        fusion.lie(found)
-    fusion.settle()
-    for found in recorded.pixels("colours of faces", NEAR):
-        fusion.paint(found)
+    recorded.twice(("planes of faces", "colours of faces"), NEAR, fusion.lie, fusion.settle, fusion.paint)
     fusion.finish()

@@ -91,9 +91,5 @@ def light_place(place: Place, stretch: float, data: Dataset, count: int, rng: np
     recorded = Recorded(place, stretch, data, count, rng, "lights=0")
     assert place.map is not None
     fusion = LightFusion(place.map)
-    for found in recorded.pixels("darkness of cells", REACH):
-        fusion.tell(found)
-    fusion.settle()
-    for found in recorded.pixels("colours at hand", REACH):
-        fusion.colour(found)
+    recorded.twice(("darkness of cells", "colours at hand"), REACH, fusion.tell, fusion.settle, fusion.colour)
     fusion.finish()

@@ -10,7 +10,7 @@ Does not know what is learned of the pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +98,21 @@ class Recorded:
         frames = {i: int(self.data.entry(i)["frames"]) for i in clips}
         self.chosen = {i: np.sort(self.rng.choice(n, min(each, n), replace=False)) for i, n in frames.items()}
         self.true_depth = TrueDepth(self.data, self.without, exact=True)
+
+    def twice(
+        self,
+        whats: tuple[str, str],
+        reach: float,
+        first: Callable[[Ended], None],
+        between: Callable[[], None],
+        second: Callable[[Ended], None],
+    ) -> None:
+        """Hand all pixels within `reach` map units to one and then to another; `whats` are said meanwhile."""
+        for found in self.pixels(whats[0], reach):
+            first(found)
+        between()
+        for found in self.pixels(whats[1], reach):
+            second(found)
 
     def pixels(self, what: str, reach: float) -> Iterator[Ended]:
         """Their pixels on blocks within `reach` map units, some pictures at a time; `what` is said meanwhile."""
