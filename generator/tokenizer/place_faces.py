@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generator.tokenizer.kept import sized_for
+
 TEXELS = 4  # of a face along each side
 STEPS = 80  # planes along an axis
 DEPTH, BEFORE = 0.1, 2.0  # map units between two of them, and how far before a block the first is
@@ -100,10 +102,7 @@ class Faces(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """As any module's, for however many faces there are; maps without any were kept before there were."""
         errors: list[str] = rest[-1]
-        given = {name: state_dict.get(prefix + name, getattr(self, name)[:0]) for name in ("at", "plane", "what")}
-        for name, value in given.items():
-            setattr(self, name, getattr(self, name).new_zeros(value.shape))
-        state_dict = {**state_dict, **{prefix + name: value for name, value in given.items()}}
+        state_dict = sized_for(self, state_dict, prefix, ("at", "plane", "what"))
         super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
         count = len(self.at)
         fits = self.at.dim() == 1 and self.plane.shape == (count,) and self.what.shape == (count, TEXELS**2)

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generator.tokenizer.kept import sized_for
+
 STEP = 1 / 255  # of `dim`, which is kept in bytes
 
 
@@ -66,10 +68,7 @@ class Light(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """As any module's; maps without any were kept before there was light."""
         errors: list[str] = rest[-1]
-        given = {name: state_dict.get(prefix + name, getattr(self, name)[:0]) for name in ("dim", "fade")}
-        for name, value in given.items():
-            setattr(self, name, getattr(self, name).new_zeros(value.shape))
-        state_dict = {**state_dict, **{prefix + name: value for name, value in given.items()}}
+        state_dict = sized_for(self, state_dict, prefix, ("dim", "fade"))
         super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
         whole = (self.side**2 * self.levels,), (1,)
         if (tuple(self.dim.shape), tuple(self.fade.shape)) not in (whole, ((0,), (0,))):

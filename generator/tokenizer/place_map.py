@@ -198,7 +198,8 @@ class PlaceMap(nn.Module):
         those have on them that were asked for at the distances `finest`.
         """
         near = (UNIT / away).masked_fill(code == 0, 0.0)
-        number, met = self.met(rays, away)
+        if finest is not None or self.light.known:
+            number, met = self.met(rays, away)
         if finest is not None and len(finest):
             code = torch.where(away <= finest[-1], self.faces.codes(number, met, code), code)
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
