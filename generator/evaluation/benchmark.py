@@ -194,19 +194,27 @@ def one(plan: Plan) -> dict[str, Any]:
 
 
 def beside(weights: Weights, name: str, frames: int, threads: int, text: torch.Tensor | None) -> dict[str, Any]:
-    """The eager path in the backend's type, and two passes per latent frame on the same path (see two_pass.py).
-
-    OpenVINO computes in bf16 where the processor has it, so eager torch does too, and does not imitate it elsewhere.
-    """
-    types = next(types for types in TYPES.values() if name in types.values())
-    dtype = next(dtype for dtype, own in types.items() if own == name)
-    alike = best_torch() if name == "openvino" else TYPES["torch"].get(dtype, "torch-bf16")
-    eager = open_backend(alike, weights, threads, text)
+    """The eager path in the backend's type, and two passes per latent frame on the same path (see two_pass.py)."""
+    eager = open_backend(eager_like(name), weights, threads, text)
     assert isinstance(eager.transformer, EagerTransformer) and eager.name in EAGER, eager.name
     found = {"eager": {"backend": eager.name, "passes": 1, **time_frames(eager, weights, frames)}}
     twice: Backend = replace(eager, transformer=TwoPassTransformer(eager.transformer))
     found["diffusion_forcing"] = {"backend": eager.name, "passes": 2, **time_frames(twice, weights, frames)}
     return found
+
+
+def eager_like(name: str) -> str:
+    """The eager backend of a backend's type, float32 for int8, whose sums between convolutions are float32.
+
+    OpenVINO computes in bf16 where the processor has it, so eager torch does too, and does not imitate it elsewhere.
+    """
+    if name == "openvino":
+        return best_torch()
+    types = next(types for types in TYPES.values() if name in types.values())
+    dtype = next(dtype for dtype, own in types.items() if own == name)
+    alike = TYPES["torch"].get("fp32" if dtype == "int8" else dtype, "torch-bf16")
+    assert alike in EAGER
+    return alike
 
 
 def all_backends(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from generator.evaluation import benchmark as bench
 from generator.evaluation import roofline
 from generator.evaluation.benchmark import Plan, benchmark, parse_far, parse_sweep
 from generator.runtime import build
-from generator.runtime.select import open_backend
+from generator.runtime.select import BACKENDS, EAGER, open_backend
 from generator.runtime.two_pass import TwoPassTransformer
 
 SMALL = {"preset": "debug", "frames": 3, "threads": 1}
@@ -25,6 +25,14 @@ def test_eager_and_two_passes_stand_beside_a_backend():
     assert (found["eager"]["passes"], found["diffusion_forcing"]["passes"]) == (1, 2)
     assert all(found[name]["transformer_ms"]["p50"] > 0 for name in ("eager", "diffusion_forcing"))
     assert "eager" not in benchmark(Plan(**SMALL, backend="torch-fp32", beside=False))
+
+
+def test_eager_stands_beside_every_backend_int8_too():
+    """What ships plays in int8, and its benchmark ended in an assertion."""
+    alike = {name: bench.eager_like(name) for name in BACKENDS if name != "auto"}
+    assert set(alike.values()) == set(EAGER)
+    assert all(alike[name] == "torch-fp32" for name in ("openvino-int8", "onnxruntime-int8", "torch-int8"))
+    assert alike["cuda-fp8"] == "torch-bf16" and alike["onnxruntime"] == "torch-fp32"
 
 
 @pytest.mark.parametrize(("has", "eager"), [(True, "torch-bf16"), (False, "torch-fp32")])
