@@ -15,8 +15,9 @@ Does not know where clips come from.
 
 from __future__ import annotations
 
+import importlib.util
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from torch.nn import functional
 
 from generator.evaluation.frechet import Features, Pixels
 from generator.training.packaged import converted, packaged_arrays
+
+if TYPE_CHECKING:
+    from generator.runtime.graph import Graph
 
 SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
 MISSING = (
@@ -140,6 +144,7 @@ class I3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.graphs: dict[tuple[int, ...], Graph] = {}  # by shape of the video
         layers, width = [], 3
         for name, (outputs, *rest) in (STEM | BODY).items():
             if outputs is None:
@@ -166,15 +171,27 @@ class I3D(nn.Module):
         maps = functional.avg_pool3d(maps, (2, 7, 7), 1)
         return self.logits(maps).mean((2, 3, 4))
 
+    def see(self, video: Tensor) -> Tensor:
+        """As `forward`, for one video at a time: by OpenVINO where it is installed, which takes half of the time."""
+        if importlib.util.find_spec("openvino") is None:
+            return self(video)
+        from generator.runtime.openvino import as_graph, compile_graph
+
+        shape = tuple(video.shape)
+        if shape not in self.graphs:
+            self.graphs[shape] = as_graph(compile_graph(self, (video,), torch.get_num_threads(), "f32"))
+        (logits,) = self.graphs[shape]([video.numpy()])
+        return torch.from_numpy(logits.copy())
+
 
 @torch.inference_mode()
 def features(frames: Pixels, network: I3D) -> Features:
-    """Clips uint8 (B, T, Y, X, 3) -> I3D's logits (B, 400), one clip at a time (about a second of a CPU)."""
+    """Clips uint8 (B, T, Y, X, 3) -> I3D's logits (B, 400), one clip at a time (under a second of a CPU)."""
     rows = []
     for clip in frames:
         pictures = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2).float() / 127.5 - 1
         pictures = functional.interpolate(pictures, (SIDE, SIDE), mode="bilinear", align_corners=False)
-        rows.append(network(pictures.transpose(0, 1)[None])[0].double().numpy())
+        rows.append(network.see(pictures.transpose(0, 1)[None])[0].double().numpy())
     return np.stack(rows)
 
 

@@ -25,7 +25,7 @@ def study(parser: argparse.ArgumentParser) -> None:
     )
     rows = ["uniform", "quadratic", "ld3", "gs", "curve"]
     parser.add_argument(
-        "--fvd-rows", nargs="+", default=rows, metavar="GRID", help=f"of these (default {' '.join(rows)})"
+        "--fvd-rows", nargs="+", default=rows, metavar="GRID", help=f"all, or of these (default {' '.join(rows)})"
     )
     parser.add_argument("--fvd-calls", nargs="+", type=int, default=[], metavar="N", help="of these (default: all)")
     parser.add_argument("--windows", type=int, default=64, help="video windows to judge (with --fvd), at most")

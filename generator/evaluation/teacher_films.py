@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,23 @@ from generator.checkpoint import Weights
 from generator.data.clips import Dataset
 from generator.evaluation.film_memory import FilmMemory, recorded
 from generator.evaluation.fvd import I3D
-from generator.evaluation.teacher_page import LEARNED
-from generator.evaluation.teacher_table import BASES, Clock, TeacherStudy, judged_split, read
+from generator.evaluation.teacher_page import LEARNED, ROWS, Row
+from generator.evaluation.teacher_table import Clock, TeacherStudy, hand_made, judged_split, learning_pairs, read
 from generator.evaluation.video_distance import Window, deal, fvd_figures
 from generator.evaluation.walker import Walker
 from generator.model.sampler_file import load_sampler
-from generator.samplers.sampler import Sampler, intervals
-from generator.training.learn_times import hand_made, load_teacher
+from generator.samplers.learned_times import Pairs
+from generator.samplers.sampler import Sampler
+from generator.training.learn_times import load_teacher
 
 LENGTH = 16  # video frames of a window
-UNLEARNED = ("uniform", "shifted", "half_shifted", "quadratic", "log_snr", "edm")  # grids that want no pairs to fit to
+FITTED = ("gits", "dmn")  # grids that are made for a solver, or from pairs
 
 
 @dataclass(frozen=True)
 class Films:
-    """What is judged: recordings `data`, at most `windows` of their held-out windows, the grids `rows` (of `LEARNED`,
-    or of `UNLEARNED` for the study's first solver), each at `calls` (none: all of the study). What I3D sees of real
-    windows is kept in the folder `keep`.
+    """What is judged: recordings `data`, at most `windows` of their held-out windows, the study's rows (some of `ROWS`,
+    or "all"), each at `calls` (none: all of the study). What I3D sees of real windows is kept in the folder `keep`.
     """
 
     data: Path
@@ -50,32 +51,45 @@ class Films:
     def check(self, study: TeacherStudy) -> None:
         """UserError on rows or calls that the study has not."""
         for row in self.rows:
-            if row not in (*LEARNED, *UNLEARNED):
-                raise UserError(
-                    f"The study has no grid {row!r} to film; give some of {', '.join(LEARNED + UNLEARNED)}."
-                )
+            if row not in (*ROWS, "all"):
+                raise UserError(f"The study has no grid {row!r} to film; give all, or some of {', '.join(ROWS)}.")
         for nfe in self.calls:
             if nfe not in study.calls:
                 known = ", ".join(map(str, sorted(study.calls)))
                 raise UserError(f"The study has no grids of {nfe} calls; give --fvd-calls some of {known}.")
 
 
-def sampler_of(study: TeacherStudy, weights: Weights, row: str, nfe: int) -> Sampler:
-    """The study's sampler of this row and number of calls; UserError when it is to be learned first."""
-    if row in LEARNED:
-        path = study.file(row, nfe)
-        if not path.is_file():
-            raise UserError(f"There is no {path} yet; let the study learn it first, without --fvd.")
-        return load_sampler(path, weights.hash).sampler
-    name, most = BASES[0]
-    times = hand_made(intervals(name, nfe), weights.config.shift)[row]
-    return Sampler(name, min(most, nfe), times, times)
+class Samplers:
+    """The study's sampler of a row and a number of calls; UserError when it is to be learned first."""
+
+    def __init__(self, study: TeacherStudy, weights: Weights, say: Callable[[str], None] = lambda text: None) -> None:
+        self.study, self.weights, self.say = study, weights, say
+        self.made: dict[tuple[int, bool], dict[Row, Sampler]] = {}
+
+    def __call__(self, name: str, nfe: int) -> Sampler:
+        row = ROWS[name]
+        if name in LEARNED:
+            path = self.study.file(name, nfe)
+            if not path.is_file():
+                raise UserError(f"There is no {path} yet; let the study learn it first, without --fvd.")
+            return load_sampler(path, self.weights.hash).sampler
+        key = (nfe, row[1] in FITTED)
+        if key not in self.made:
+            made = hand_made(self.study, self.weights, self.pairs if key[1] else None, nfe)
+            self.made[key] = {(solver, grid): sampler for solver, grid, sampler in made}
+        return self.made[key][row]
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """What the study fitted its grids to."""
+        return learning_pairs(self.study, self.weights, self.say)[1]
 
 
 def missing(films: Films, study: TeacherStudy, figures: dict[str, dict[str, float]]) -> Iterator[tuple[int, str]]:
     """(calls, row) of the cells that are not there yet."""
+    rows = tuple(ROWS) if "all" in films.rows else films.rows
     for nfe in films.calls or study.calls:
-        for row in films.rows:
+        for row in rows:
             if row not in figures.get(str(nfe), {}):
                 yield nfe, row
 
@@ -117,7 +131,8 @@ def run(
     windows = deal(dataset, dataset.select(judged_split(Path(study.latents))), LENGTH, films.windows)
     part = begin(kept, films, dataset, windows)
     cells = list(missing(films, study, part["figures"]))
-    samplers = [sampler_of(study, weights, row, nfe) for nfe, row in cells]
+    find = Samplers(study, weights, say)
+    samplers = [find(row, nfe) for nfe, row in cells]
     network, memory = I3D(), FilmMemory(films.keep)
     for (nfe, row), sampler in zip(cells, samplers, strict=True):
         if minutes > 0 and clock() - began > 60 * minutes:

@@ -19,9 +19,27 @@ NAMES = {
     "log_snr": "log-SNR", "edm": "EDM rho 7", "gits": "GITS", "dmn": "DMN",
 }  # fmt: skip
 LEARNED = ("ld3", "gs", "curve")
+GRIDS = ("uniform", "shifted", "half_shifted", "quadratic", "log_snr", "edm", "gits", "dmn")
+Row = tuple[str, str]  # solver and grid, the same word for learned ones
 
 
-def row_names(figures: dict[str, Figures]) -> list[tuple[str, str]]:
+def name_of(row: Row) -> str:
+    """A row's name on the command line and in the part of films: of the first solver the grid alone."""
+    solver, grid = row
+    return grid if solver in (grid, "ipndm") else f"{solver}-{grid}"
+
+
+UNTAUGHT = tuple((solver, grid) for solver in ("ipndm", "dpmpp") for grid in GRIDS)
+ROWS = {name_of(row): row for row in (*UNTAUGHT, *((name, name) for name in LEARNED))}
+
+
+def label(row: Row) -> str:
+    """A row's name on the page."""
+    solver, grid = row
+    return NAMES[solver] if solver == grid else f"{NAMES[solver]}, {NAMES[grid]}"
+
+
+def row_names(figures: dict[str, Figures]) -> list[Row]:
     """(solver, grid) of every row, in the order of their first appearance, the learned ones last."""
     found = [(solver, grid) for made in figures.values() for solver, grids in made.items() for grid in grids]
     rows = dict.fromkeys(found)
@@ -32,9 +50,8 @@ def measure(figures: dict[str, Figures], calls: list[int], name: str, digits: in
     """A table of one measure."""
     rows = []
     for solver, grid in row_names(figures):
-        label = NAMES[solver] if solver == grid else f"{NAMES[solver]}, {NAMES[grid]}"
         cells = [figures.get(str(n), {}).get(solver, {}).get(grid, {}).get(name) for n in calls]
-        rows.append([label, *("-" if cell is None else f"{cell:.{digits}f}" for cell in cells)])
+        rows.append([label((solver, grid)), *("-" if cell is None else f"{cell:.{digits}f}" for cell in cells)])
     return table(["", *(f"NFE {n}" for n in calls)], rows)
 
 
@@ -77,11 +94,11 @@ def films(part: dict[str, Any] | None, calls: list[int]) -> list[str]:
         f"real ones among themselves {part['floor']:.1f}, what the tokenizer makes of them {part['ceiling']:.1f}. "
         "Empty cells were not asked for."
     )
-    names = dict.fromkeys(name for row in made.values() for name in row)
     rows = []
-    for name in [n for n in names if n not in LEARNED] + [n for n in LEARNED if n in names]:
-        label = NAMES[name] if name in LEARNED else f"{NAMES['ipndm']}, {NAMES[name]}"
-        rows.append([label, *(f"{row[name]:.1f}" if name in (row := made.get(str(n), {})) else "" for n in calls)])
+    for name, row in ROWS.items():
+        cells = [made.get(str(n), {}).get(name) for n in calls]
+        if any(cell is not None for cell in cells):
+            rows.append([label(row), *("" if cell is None else f"{cell:.1f}" for cell in cells)])
     return [f"## FVD of {about['frames']} frames", "", intro, "", *table(["", *(f"NFE {n}" for n in calls)], rows)]
 
 

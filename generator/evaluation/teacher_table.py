@@ -136,13 +136,16 @@ def kept_tensors(path: Path, about: dict[str, Any], make: Callable[[], dict[str,
     return made
 
 
-def hand_made(study: TeacherStudy, weights: Weights, train: Pairs, nfe: int) -> Iterator[tuple[str, str, Sampler]]:
-    """(solver, grid, sampler) of every grid that is not learned."""
+def hand_made(
+    study: TeacherStudy, weights: Weights, train: Pairs | None, nfe: int
+) -> Iterator[tuple[str, str, Sampler]]:
+    """(solver, grid, sampler) of every grid that is not learned; without pairs, of those that are not fitted either."""
     for name, most in BASES:
         order = min(most, nfe)
         config = replace(study.learning("ld3", nfe), solver=name, order=order)
         grids = learn_times.hand_made(intervals(name, nfe), weights.config.shift)
-        grids |= learn_times.fitted(config, train, solver_named(name, order))
+        if train is not None:
+            grids |= learn_times.fitted(config, train, solver_named(name, order))
         for grid, times in grids.items():
             yield name, grid, Sampler(name, order, times, times)
 

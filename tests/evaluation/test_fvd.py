@@ -90,6 +90,18 @@ def test_logits_are_the_originals(network):
 
 
 @needs_package
+@pytest.mark.parametrize("frames", [16, 32])
+def test_the_compiled_network_sees_the_same(network, clips, frames, monkeypatch):
+    clip = np.concatenate([clips[0], clips[1]])[None, :frames]
+    monkeypatch.setattr(network, "graphs", {})
+    with_openvino = fvd.features(clip, network)
+    assert len(network.graphs) == (importlib.util.find_spec("openvino") is not None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))
+    assert np.abs(fvd.features(clip, network) - with_openvino).max() < 2e-4 * np.abs(with_openvino).max()
+
+
+@needs_package
 def test_more_noise_is_farther(network, clips):
     rng, real = np.random.default_rng(1), fvd.features(clips, network)
     assert real.shape == (len(clips), 400)

@@ -11,8 +11,9 @@ import run as command
 from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.evaluation import teacher_films, teacher_table, video_distance
-from generator.evaluation.teacher_films import Films, run, sampler_of
-from generator.evaluation.teacher_table import TeacherStudy
+from generator.evaluation.teacher_films import Films, Samplers, missing, run
+from generator.evaluation.teacher_page import LEARNED, ROWS
+from generator.evaluation.teacher_table import TeacherStudy, hand_made
 from generator.model.sampler_file import LearnedSampler, save_sampler
 from generator.samplers.sampler import Sampler
 
@@ -67,16 +68,30 @@ def test_cells_asked_for_are_filmed_once_and_stand_on_the_page(study, data_set, 
 
 def test_each_row_is_its_own_sampler(study):
     weights = load_weights(Path(study.weights))
-    even, learned = (sampler_of(study, weights, row, 3) for row in ("uniform", "ld3"))
+    find = Samplers(study, weights)
+    even, learned = find("uniform", 3), find("ld3", 3)
     assert (even.name, even.order) == ("ipndm", 3) and even.times.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert learned.times.tolist() == [1.0, 0.6, 0.1, 0.0] and learned.label != even.label
-    assert sampler_of(study, weights, "quadratic", 4).nfe == 4
+    assert find("quadratic", 4).nfe == 4 and "pairs" not in find.__dict__, "none are made where none are fitted to"
+    other = find("dpmpp-edm", 4)
+    assert (other.name, other.order) == ("dpmpp", 3) and torch.equal(other.times, find("edm", 4).times)
+
+
+def test_rows_are_those_of_the_study_and_fitted_grids_its_own(study):
+    weights = load_weights(Path(study.weights))
+    find = Samplers(dataclasses.replace(study, pairs=2, held=1, teacher_steps=4), weights)
+    fitted = {row: find(row, 3) for row in ROWS if row.endswith(("gits", "dmn"))}
+    made = {(solver, grid): sampler for solver, grid, sampler in hand_made(study, weights, find.pairs, 3)}
+    assert list(made) == [row for name, row in ROWS.items() if name not in LEARNED]
+    assert len(fitted) == 4 and all(torch.equal(fitted[name].times, made[ROWS[name]].times) for name in fitted)
+    assert missing(Films(Path(), rows=("all",), calls=(3,)), study, {}).__next__() == (3, "uniform")
+    assert len(list(missing(Films(Path(), rows=("all",)), study, {"3": {"dpmpp-gits": 1.0}}))) == 2 * len(ROWS) - 1
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rows": ("gits",)}, "no grid 'gits' to film"),
+        ({"rows": ("gitz",)}, "no grid 'gitz' to film; give all, or some of uniform, .*dpmpp-dmn, ld3"),
         ({"calls": (5,)}, "no grids of 5 calls; give --fvd-calls some of 3, 4"),
         ({"rows": ("gs",)}, "let the study learn it first"),
         ({"windows": 1}, "raise --windows"),
