@@ -89,8 +89,9 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     scene = _find_scene(door, args.scene) if args.scene else _first_scene(door)
     door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
     load = Load(  # nobody will go back
-        args.weights, args.backend, args.threads, log_path(), args.nfe or 1, history_mb=0, parallel=args.parallel
-    )
+        args.weights, args.backend, args.threads, log_path(), args.nfe or 1, history_mb=0, parallel=args.parallel,
+        light=args.detail == "light",
+    )  # fmt: skip
     generator = GeneratorProcess(load, door.open_world)
     try:
         ready = wait_until_ready(generator)
@@ -104,7 +105,7 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
             digest = _play(session, generator, writer, args.frames, memory)
     finally:
         generator.close()
-    report = _report(session, ready, digest)
+    report = _report(session, ready, digest, "light" if generator.light else "full")
     report["startup_s"] = round(startup.at(session.first_generated), 3)
     report["peak_rss_mb"] = round(own_peak_rss_mb() + generator.child_peak_rss_mb, 1)
     report |= {"rss_mb": memory.report(), "scene": scene.name, "seed": args.seed}
@@ -161,7 +162,7 @@ def _play(
     return digest.hexdigest()
 
 
-def _report(session: PlaySession, ready: Ready, digest: str) -> dict[str, Any]:
+def _report(session: PlaySession, ready: Ready, digest: str, detail: str) -> dict[str, Any]:
     figures = session.figures
     return {
         "frames": figures.frames,
@@ -173,6 +174,7 @@ def _report(session: PlaySession, ready: Ready, digest: str) -> dict[str, Any]:
         "lead_ms": round(1000 * session.lead.seconds, 2),
         "backend": str(ready.info.get("backend", "unknown")),
         "nfe": int(ready.info.get("nfe", 1)),
+        "detail": detail,
         "sampler": str(ready.info.get("sampler", "")),
         "weights_hash": str(ready.info.get("weights_hash", "")),
         "size": list(ready.size),

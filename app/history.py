@@ -142,6 +142,10 @@ class RememberingWorld:
             for _ in range(self._keys[0].index - gone.index):
                 self._actions.popleft()
 
+    def lighten(self, light: bool) -> None:
+        """See `generator.world`."""
+        self.world.lighten(light)
+
     def save_state(self) -> State:
         """See `generator.world`."""
         return self.world.save_state()

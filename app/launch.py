@@ -24,8 +24,9 @@ def run(args: Namespace, door: Door) -> int:
     keeper = Keeper(reserved=WINDOW_KEYS)
     kept = keeper.settings
     settings = replace(
-        kept, scaling=args.scale or kept.scaling, fullscreen=args.fullscreen, calls=args.nfe or kept.calls
-    )
+        kept, scaling=args.scale or kept.scaling, fullscreen=args.fullscreen, calls=args.nfe or kept.calls,
+        detail=args.detail or kept.detail,
+    )  # fmt: skip
     given = Path(args.scene) if args.scene else None
     pack = given if given is not None and is_pack(given) else None
     first = door.find_scene(args.scene) if args.scene and pack is None else None

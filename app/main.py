@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.door import DEFAULT_WEIGHTS, Door, default_door, follow_leader
 from app.protocol import Load
+from app.settings import DETAILS
 from controls.errors import UserError
 from controls.machine import threads_of_use
 
@@ -24,6 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="what runs the network (default: the fastest that works)")
     parser.add_argument(
         "--nfe", type=int, help="network calls per latent frame: 1, or 2 to 10 of the slower teacher (default: as set)"
+    )
+    parser.add_argument(
+        "--detail", choices=DETAILS, help="light: less fine detail in less time (default: as set, full with --headless)"
     )
     parser.add_argument(
         "--threads", type=int, default=threads_of_use(), help="CPU threads of the generator (default: 2 to 4, by cores)"

@@ -87,6 +87,10 @@ OPTIONS = (
         words=lambda v: f"{v} calls" if v > 1 else "1 call, the fast one",
     ),
     Option(
+        "detail", "Picture", "Detail",
+        "light: less fine detail, in a quarter less time. auto: full, until this machine falls behind.", AT_ONCE
+    ),
+    Option(
         "reanchor", "Picture", "Bring a lost picture back",
         "A picture that looks like nothing the world has learned fades over to the nearest scene by itself.",
         NEXT_PICTURE,

@@ -13,6 +13,7 @@ import pygame
 
 from app.choices import Choices
 from app.cues import cue
+from app.detail import Detail
 from app.door import DEFAULT_SIZE, Door, Pixels
 from app.drift import DriftWatch
 from app.hotkeys import HOTKEYS
@@ -80,7 +81,7 @@ class Program:
         self.slots = Slots(data_folder() / "places")
         self.stage = Stage(self.menu, self.sound, self.pads)
         self.walk: Walk | None = None
-        self.watchdog = Watchdog(self.clock)
+        self.watchdog, self.detail = Watchdog(self.clock), Detail()
         self.running = True
         self._pad_keys = PadKeys()
         self._resting = InputSampler(ActionSpec(), bindings)  # hears pads come and go while nothing is played
@@ -270,7 +271,7 @@ class Program:
                 self.running = False
 
     def _pick(self, scene: Any, place: Place | None = None) -> None:
-        walk = Walk(self.generator, self.door, scene, self.args.seed, place)
+        walk = Walk(self.generator, self.door, scene, self.args.seed, place, self.detail)
         if not self.generator.alive or self.generator.nfe != self.settings.calls:
             self.generator.restart(nfe=self.settings.calls)
         self.menu.notice = ""

@@ -1,9 +1,9 @@
 """The messages between the window process and the generator process, with a version number.
 
-The window sends requests (Load, Reset, Step, SaveState, LoadState, Rewind, Stop) and never waits; the generator
-sends replies (Progress, Ready, Frames, Saved, Loaded, Failed, Stopped). Every message is small, so that sending one
-cannot block on a full pipe: pictures and frames cross in the ring, states cross in files. `epoch` counts resets
-and jumps (LoadState, Rewind); replies of an older epoch are stale and are dropped.
+The window sends requests (Load, Reset, Step, SaveState, LoadState, Rewind, Lighten, Stop) and never waits; the
+generator sends replies (Progress, Ready, Frames, Saved, Loaded, Failed, Stopped). Every message is small, so that
+sending one cannot block on a full pipe: pictures and frames cross in the ring, states cross in files. `epoch` counts
+resets and jumps (LoadState, Rewind); replies of an older epoch are stale and are dropped.
 
 Does not know how messages travel, what a frame shows or who reads a reply.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from controls.action import Action, ActionSpec
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RingPlan:
 class Load:
     """Open a World: `weights` is a folder, `log` the file that gets tracebacks (None: nowhere), `nfe` network calls
     make a latent frame, `history_mb` may be kept for going back (see `app.history`), `parallel` processes share the
-    network (0: as many as torchrun started).
+    network (0: as many as torchrun started). `light`: without fine detail.
     """
 
     weights: Path
@@ -49,6 +49,7 @@ class Load:
     nfe: int = 1
     history_mb: float = 192.0
     parallel: int = 0
+    light: bool = False
     version: int = PROTOCOL_VERSION
 
 
@@ -101,6 +102,13 @@ class Rewind:
 
     epoch: int
     index: int
+
+
+@dataclass(frozen=True)
+class Lighten:
+    """Leave fine detail out from the next step on, or no longer."""
+
+    light: bool
 
 
 @dataclass(frozen=True)
@@ -182,5 +190,5 @@ class Stopped:
     peak_rss_mb: float
 
 
-Request = Reset | Step | SaveState | LoadState | Rewind | Stop
+Request = Reset | Step | SaveState | LoadState | Rewind | Lighten | Stop
 Reply = Progress | Ready | Frames | Saved | Loaded | Failed | Stopped

@@ -28,6 +28,7 @@ from app.protocol import (
     PROTOCOL_VERSION,
     Failed,
     Frames,
+    Lighten,
     Load,
     Loaded,
     LoadState,
@@ -169,6 +170,8 @@ class _Server:
             case LoadState() | Rewind():
                 self._jump(request)
                 give_back_memory()  # later states are forgotten
+            case Lighten(light):
+                self.world.lighten(light)
             case Stop():
                 self.finish_saving()
                 self.send(Stopped(own_peak_rss_mb()))

@@ -22,6 +22,7 @@ from app.door import Pixels
 from app.protocol import (
     Failed,
     Frames,
+    Lighten,
     Load,
     LoadState,
     Progress,
@@ -100,6 +101,17 @@ class GeneratorProcess:
     def nfe(self) -> int:
         """Network calls per latent frame that the child was asked for."""
         return self._request.nfe
+
+    @property
+    def light(self) -> bool:
+        """Whether the child leaves fine detail out."""
+        return self._request.light
+
+    def lighten(self, light: bool) -> None:
+        """Have fine detail left out, or no longer, by this child and those after it."""
+        if light != self.light:
+            self._request = replace(self._request, light=light)
+            self._send(Lighten(light))
 
     def restart(self, backend: str | None = None, nfe: int | None = None) -> None:
         """Drop the child and its frames and start a fresh one, optionally on another backend or with other calls."""

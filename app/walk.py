@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from app.detail import SAID, Detail
 from app.door import DEFAULT_SIZE, Door
 from app.pacing import Clock, PacingConfig
 from app.places import Place, keep_picture
@@ -33,7 +34,15 @@ class Walk:
     way back; `was_paused` tells how the player is to find the walk then.
     """
 
-    def __init__(self, generator: GeneratorProcess, door: Door, scene: Any, seed: int, place: Place | None) -> None:
+    def __init__(
+        self,
+        generator: GeneratorProcess,
+        door: Door,
+        scene: Any,
+        seed: int,
+        place: Place | None,
+        detail: Detail | None = None,
+    ) -> None:
         self.generator = generator
         self.scene, self.seed, self.place = scene, seed, place
         self.card = place.picture if place else door.load_picture(scene.picture, DEFAULT_SIZE)  # to look at meanwhile
@@ -44,6 +53,7 @@ class Walk:
         self.was_paused = False
         self.failures = Failures()
         self.automatic = Automatic()
+        self.detail = detail or Detail()
         self._door = door
         self._picture: Pixels | None = None  # the scene's, in the World's size
         self._places: dict[Path, Place] = {place.path: place} if place else {}  # those that were gone to
@@ -118,10 +128,18 @@ class Walk:
             return str(error)
 
     def follow(self) -> None:
-        """Once a turn while it is played: automatic states."""
+        """Once a turn while it is played: automatic states, and how much detail there is."""
         if self.session is not None and self.session.failure is None and self.generator.alive:
             origin, seed = self.origin()
             self.automatic.follow(self.generator, self.session, origin, seed)
+        if self.session is not None and self.play is not None:
+            self._follow_detail(self.session, self.play.settings.detail)
+
+    def _follow_detail(self, session: PlaySession, wanted: str) -> None:
+        light = self.detail.follow(wanted, session.figures, session.config.fps)
+        if light and not self.generator.light and wanted == "auto":
+            session.notices.append(SAID)
+        self.generator.lighten(light)
 
     # --- failures
     @property

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 SIDE, TRIES = 384, 6  # of matrices that are multiplied to learn what bf16 is worth, and how often
-WORTH = 1.15  # it is 2 and more where it is worth anything, and half where not
+WORTH = 1.15  # of a type: it is 2 and more where it is worth anything, and half where not
 
 
 @cache

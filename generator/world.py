@@ -135,6 +135,13 @@ class World:
             raise UserError("This world is not one place, so nobody can be put somewhere in it; use one that is.")
         turn.stand_at(pose)
 
+    def lighten(self, light: bool) -> None:
+        """Leave fine detail out from here on, or no longer, where that saves time: other frames in less of it. No part
+        of a state.
+        """
+        if self._backend.reprojection:
+            self._backend.reprojection.lighten(light)
+
     def save_state(self) -> State:
         """Everything that the next frames depend on, as arrays; belongs to these weights and this backend."""
         assert self._ready, "reset comes before save_state"

@@ -260,6 +260,7 @@ class PlayScreen:
             self._memory = (now, rss_mb() + rss_mb(session.generator.pid))
         if self._memory[1]:
             rows.append(("memory, both processes", f"{self._memory[1]:.0f} MB"))
+        rows.append(("detail", "light" if session.generator.light else "full"))
         rows.append(("sound", self.sound.figures()))
         rows.append(("picture", self.watch.words()))
         rows.append(("softened by the flash guard", f"{self.guard.softened} pictures"))

@@ -121,6 +121,10 @@ class Reprojection:
         given = torch.tensor([[float(value) for value in pose]], device=self.pace.device)
         self._go_on(self.turn.at(self.pace, given))
 
+    def lighten(self, light: bool) -> None:
+        """Leave fine detail out from here on, or no longer (see `Reprojector`)."""
+        self.turn.light = light
+
     def _video(self, picture: Pixels) -> Tensor:
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
 
@@ -140,7 +144,7 @@ class Reprojection:
         assert self.views is not None, "what lies ahead comes before what is made of it"
         if not self.turn.composes:
             return frames
-        if self.refine is not None:
+        if self.refine is not None and self.turn.refines:
             return self.refine(frames, self.views.to_refine())
         video = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
         return to_pixels(self.turn.compose(self.views, video))

@@ -109,6 +109,9 @@ class GpuReprojection(Reprojection):
         self.runner.run("compose", self.compose_body)
         return self.shown.leave()
 
+    def lighten(self, light: bool) -> None:
+        """Nothing: a GPU has time to spare, and what it runs was captured as it is."""
+
     def _go_on(self, pace: Tensor) -> None:
         self.pace.copy_(pace)
 

@@ -67,15 +67,15 @@ def shape_of(convolution: Any) -> tuple[int, ...]:
 
 
 def choose(
-    build: Callable[[], Any], rows: Sequence[Range], inputs: Sequence[Arrays], options: dict[str, Any]
+    build: Callable[[], Any], rows: Sequence[Range], inputs: Sequence[Arrays], options: dict[str, Any], exact: bool
 ) -> list[Range]:
     """Those of the ranges whose convolution, alone in int8, changes what the graph makes of the inputs by `APART` at
-    most. `build` makes the folded graph, once for each.
+    most. `build` makes the folded graph, once for each; `exact` as in `quantise`.
     """
     due = run(build(), inputs, options)
     kept = []
     for row in rows:
-        made = run(quantise(build(), [row], True), inputs, options)
+        made = run(quantise(build(), [row], exact), inputs, options)
         if apart([one[0] for one in made], [one[0] for one in due]) <= APART:
             kept.append(row)
     return kept
@@ -105,7 +105,8 @@ def apart(made: Arrays, due: Arrays) -> float:
 def quantise(graph: Any, ranges: Sequence[Range], exact: bool) -> Any:
     """The folded graph with int8 convolutions where there are ranges, in place. UserError when there is no such place.
 
-    Kernels have seven bits where sums are not `exact`: pairs of products would overflow.
+    Kernels have seven bits where sums are not `exact`: pairs of products would overflow. Those are half of eight bits'
+    range: with fewer levels OpenVINO computes in float.
     """
     found = convolutions(graph)
     for row in ranges:
@@ -121,8 +122,8 @@ def quantise(graph: Any, ranges: Sequence[Range], exact: bool) -> Any:
         node.input(0).replace_source_output(ops.fake_quantize(flow, *ends, *ends, LEVELS).output(0))
         weights = np.asarray(kernel.data, np.float32)
         most = np.maximum(np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True), 1e-9)
-        bounds = [ops.constant(sign * most) for sign in (np.float32(-1), np.float32(1))]
-        small = ops.fake_quantize(ops.constant(weights), *bounds, *bounds, LEVELS - 1 if exact else LEVELS // 2 - 1)
+        bounds = [ops.constant(sign * most * np.float32(1 if exact else 2)) for sign in (-1, 1)]
+        small = ops.fake_quantize(ops.constant(weights), *bounds, *bounds, LEVELS - 1)
         node.input(1).replace_source_output(small.output(0))
     return graph
 

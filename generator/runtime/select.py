@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from controls.errors import UserError
 from controls.strict_yaml import did_you_mean
 from generator.checkpoint import Weights
-from generator.precision import adds_int8_exactly, computes_bf16
+from generator.precision import WORTH, adds_int8_exactly, computes_bf16
 from generator.runtime.backend import Backend, Reprojection
 from generator.runtime.eager import EagerDecoder, EagerTransformer, eager_encoder
 
@@ -37,11 +37,15 @@ EAGER = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}
 
 def best_backend(weights: Weights | None = None) -> str:
     """The fastest backend for this machine among those installed (measured: see README, Speed), int8 for weights that
-    bring the ranges for it, where the processor sums products of eight bits exactly.
+    bring the ranges for it, where that is faster: with VNNI it is, elsewhere it is measured.
     """
     if not importlib.util.find_spec("openvino"):
         return best_torch()
-    return "openvino-int8" if weights is not None and weights.int8 and adds_int8_exactly() else "openvino"
+    if weights is None or not weights.int8:
+        return "openvino"
+    from generator.runtime.openvino import gain_of_int8
+
+    return "openvino-int8" if adds_int8_exactly() or gain_of_int8() > WORTH else "openvino"
 
 
 def best_torch(kind: str = "cpu") -> str:

@@ -56,12 +56,14 @@ class Views:
 class Reprojector(nn.Module):
     """`views` moves a picture, `forward` encodes the views; `hfov` in degrees. Shares the networks' weights.
 
-    Without a `parallax` pictures only turn.
+    Without a `parallax` pictures only turn. While it is `light`, as slow machines want it, fine detail is left out: one
+    ray a pixel of a map, and no refiner.
     """
 
     def __init__(self, vae: VideoVAE, hfov: float, parallax: Parallax | None = None) -> None:
         super().__init__()
         self.vae, self.parallax = vae, parallax
+        self.light = False
         self.edge = math.tan(math.radians(hfov) / 2)
 
     def ahead(
@@ -150,7 +152,7 @@ class Reprojector(nn.Module):
         assert self.parallax is not None and self.parallax.place is not None and self.parallax.place.map is not None
         moved = views.pictures[:, 1:].flatten(0, 1)
         given = (path.flatten(0, 1), self.edge, self.parallax.known_stretch)
-        samples = self.parallax.config.samples
+        samples = 1 if self.light else self.parallax.config.samples
         shown = self.parallax.place.map.view(*given, *moved.shape[-2:], fine=True, samples=samples)[:, :3]
         shown = shown.to(moved).clamp(-1, 1)
         ticks = path.shape[1]
@@ -176,7 +178,7 @@ class Reprojector(nn.Module):
         if self.parallax is None or not self.composes:
             return frames
         made, ticks = frames.flatten(0, 1).float().contiguous(), frames.shape[1]
-        if self.parallax.refiner is not None:
+        if self.refines and self.parallax.refiner is not None:
             shown = self.parallax.refiner(made, *views.to_refine())
         else:
             moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
@@ -187,7 +189,12 @@ class Reprojector(nn.Module):
     @property
     def composes(self) -> bool:
         """Whether `compose` changes anything."""
-        return self.parallax is not None and (self.parallax.config.agree > 0 or self.parallax.refiner is not None)
+        return self.parallax is not None and (self.parallax.config.agree > 0 or self.refines)
+
+    @property
+    def refines(self) -> bool:
+        """Whether a refiner has the last word."""
+        return self.parallax is not None and self.parallax.refiner is not None and not self.light
 
     def grid(self, turn: Tensor, size: tuple[int, ...]) -> Tensor:
         """Where each pixel of the new view lies in the old one, in -1..1: turn (n, 2) degrees to (n, Y, X, 2)."""

@@ -36,6 +36,7 @@ class FakeWorld:
         self.frame_index = 0
         self.delay = delay
         self.kept: list[np.ndarray] | None = None
+        self.light = False
 
     @property
     def cache_fill(self) -> tuple[int, int]:
@@ -75,6 +76,9 @@ class FakeWorld:
         self.timings = {"step_ms": 0.7 * total, "decode_ms": 0.3 * total}
         return np.stack(frames)
 
+    def lighten(self, light: bool) -> None:
+        self.light = light
+
     def save_state(self) -> dict[str, np.ndarray]:
         return {
             "panorama": self.panorama,
@@ -88,7 +92,9 @@ class FakeWorld:
 
 
 def open_fake(request: Load) -> FakeWorld:
-    """The backend's name says how the fake behaves: `slow` steps, `stall`, `crash`, `leak`, `broken`, `chaos:...`."""
+    """The backend's name says how the fake behaves: `slow` steps, `behind` real time, `stall`, `crash`, `leak`,
+    `broken`, `chaos:...`.
+    """
     if request.backend == "broken":
         raise ValueError("driver says no")
     if request.backend == "refuse":
@@ -97,7 +103,7 @@ def open_fake(request: Load) -> FakeWorld:
         time.sleep(3)
     if request.backend == "one call" and request.nfe > 1:
         raise UserError("These weights have no teacher for 4 calls; use --nfe 1.")
-    world = FakeWorld(request.weights, {"slow": 0.05, "stall": 60.0}.get(request.backend, 0.0))
+    world = FakeWorld(request.weights, {"slow": 0.05, "behind": 0.2, "stall": 60.0}.get(request.backend, 0.0))
     world.info["nfe"] = request.nfe
     if request.backend == "leak":
         world.kept = []

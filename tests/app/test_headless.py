@@ -48,12 +48,17 @@ def report(door: Door, tmp_path: Path, *words: str) -> dict[str, object]:
 def test_the_report_has_its_keys(door: Door, tmp_path: Path) -> None:
     data = report(door, tmp_path, "--frames", "50", "--no-pacing", "--scene", "scene1")
     assert set(data) >= KEYS
-    assert data["frames"] == 50
+    assert data["frames"] == 50 and data["detail"] == "full"
     assert data["backend"] == "fake"
     for name in ("step_ms", "decode_ms", "input_to_submit_ms"):
         assert set(data[name]) == {"p50", "p99", "max"}  # type: ignore[call-overload]
     assert 0 < data["startup_s"] < 600  # type: ignore[operator]
     assert data["peak_rss_mb"] > 20  # type: ignore[operator]
+
+
+def test_it_says_whether_detail_was_left_out(door: Door, tmp_path: Path) -> None:
+    words = ("--frames", "9", "--no-pacing", "--scene", "scene1", "--detail")
+    assert [report(door, tmp_path, *words, name)["detail"] for name in ("light", "full")] == ["light", "full"]
 
 
 def test_the_memory_of_both_processes_is_followed(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

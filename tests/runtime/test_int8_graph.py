@@ -77,9 +77,28 @@ def test_a_convolution_that_would_lose_much_stays_float(inputs):
     for wild, kept in ((False, [0, 1]), (True, [0])):
         module = Two(wild)
         rows = int8_graph.observe(build(module), inputs, OPTIONS)
-        chosen = int8_graph.choose(lambda module=module: build(module), rows, inputs, OPTIONS)
+        chosen = int8_graph.choose(lambda module=module: build(module), rows, inputs, OPTIONS, EXACT)
         places = [row.place for row in chosen]
-        assert places == kept if EXACT else set(places) <= set(kept)  # sums that overflow may cost more
+        assert places == kept if EXACT else set(places) <= set(kept)  # seven bits may cost more
+
+
+def test_kernels_of_seven_bits_are_computed_in_int8_and_do_not_overflow(inputs):
+    """Of 127 levels they were float: without VNNI the same time as in float32, and what rounding loses as well."""
+    module, kinds = Two(), {}
+    rows = int8_graph.observe(build(module), inputs, OPTIONS)
+    for exact in (True, False):
+        graph = int8_graph.quantise(build(module), rows, exact)
+        made = openvino.ov.Core().compile_model(graph, "CPU", OPTIONS).get_runtime_model().get_ops()
+        about = [{name: node.get_rt_info()[name].value for name in ("layerType", "primitiveType")} for node in made]
+        kinds[exact] = [one["primitiveType"].endswith("I8") for one in about if one["layerType"] == "Convolution"]
+        rounded = [node for node in graph.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+        kernels = [node for node in rounded if node.input_value(0).get_node().get_type_name() == "Constant"]
+        for node in kernels:
+            weights, low, high = (np.asarray(node.input_value(port).get_node().data) for port in range(3))
+            most = np.abs(weights / ((high - low) / 254)).max()
+            assert most == pytest.approx(127 if exact else 63.5, rel=1e-3) and 2 * 255 * 64 < 2**15
+        assert len(kernels) == len(kinds[exact]) == 2
+    assert kinds[False] == kinds[True]
 
 
 def test_a_graph_without_convolutions_has_no_ranges():
@@ -117,8 +136,9 @@ def test_a_world_that_is_calibrated_plays_in_int8_of_itself(make_world, first_pi
     assert "ExplicitDecode: " in capsys.readouterr().out and (folder / NAME).is_file()
     weights = load_weights(folder)
     assert set(weights.int8) == {"ExplicitEncode", "ExplicitDepth", "ExplicitRefine", "ExplicitDecode"}
-    for exact, name in ((True, "openvino-int8"), (False, "openvino")):
+    for exact, gain, name in ((True, 0, "openvino-int8"), (False, 1.6, "openvino-int8"), (False, 1, "openvino")):
         monkeypatch.setattr("generator.runtime.select.adds_int8_exactly", lambda exact=exact: exact)
+        monkeypatch.setattr(openvino, "gain_of_int8", lambda gain=gain: gain)
         assert best_backend(weights) == name
     monkeypatch.setattr("generator.runtime.select.adds_int8_exactly", lambda: True)
     assert World(folder, threads=1).info["backend"] == "openvino-int8"

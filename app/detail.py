@@ -1,0 +1,57 @@
+"""Whether a world leaves fine detail out: as the player has set it, or once this machine falls behind.
+
+Does not know how detail is left out, or what is shown.
+"""
+
+from __future__ import annotations
+
+from app.figures import Figures
+
+SPAN = 120  # video frames that are looked at together
+LATE = 0.1  # of them; more is behind
+SLOW = 0.97  # of the world's frame rate; less is behind
+TWICE = 2  # spans in a row: one may be another program's fault
+SAID = "This machine falls behind: fine detail is left out. (Detail, in the settings)"
+
+
+class DetailWatch:
+    """`behind` once frames came late or too seldom in two spans in a row, and ever after."""
+
+    def __init__(self) -> None:
+        self.behind = False
+        self._figures: Figures | None = None
+        self._frames, self._late, self._slow = 0, 0, 0
+
+    def look(self, figures: Figures, fps: float) -> None:
+        """Take note of what a session has shown until now, at `fps` frames a second if nothing was late."""
+        if figures is not self._figures:
+            self._figures, self._frames, self._late, self._slow = figures, figures.frames, figures.late_frames, 0
+        shown = figures.frames - self._frames
+        if shown < SPAN:
+            return
+        slow = figures.late_frames - self._late > LATE * shown or figures.recent_fps < SLOW * fps
+        self._slow = self._slow + 1 if slow else 0
+        self._frames, self._late = figures.frames, figures.late_frames
+        self.behind = self.behind or self._slow >= TWICE
+
+    def forget(self) -> None:
+        """Nothing was behind."""
+        self.behind, self._slow = False, 0
+
+
+class Detail:
+    """Follows what is set as well, from walk to walk: `auto` is full until a machine is behind, and light from then on
+    until something else is set.
+    """
+
+    def __init__(self) -> None:
+        self.watch = DetailWatch()
+        self._set = "auto"
+
+    def follow(self, wanted: str, figures: Figures, fps: float) -> bool:
+        """Whether to be light from here on; `wanted` is one of `settings.DETAILS`."""
+        if wanted != self._set:
+            self._set = wanted
+            self.watch.forget()
+        self.watch.look(figures, fps)
+        return wanted == "light" or (wanted == "auto" and self.watch.behind)
