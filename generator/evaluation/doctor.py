@@ -206,7 +206,21 @@ def weights_and_speed(weights: Path, threads: int) -> list[str]:
     )
     if times < 1:
         lines.append("That is too slow for smooth play; close other programs, add threads, or take smaller weights.")
-    return [*lines, *quality_dial(weights, loaded, report, threads)]
+    return [*lines, *less_detail(loaded, threads), *quality_dial(weights, loaded, report, threads)]
+
+
+def less_detail(loaded: Weights, threads: int) -> list[str]:
+    """How fast it would run without fine detail, of worlds that have any."""
+    from generator.evaluation.latency import time_opened
+    from generator.runtime.select import open_backend
+
+    opened = open_backend("auto", loaded, threads)
+    if opened.reprojection is None or not opened.reprojection.turn.refines:
+        return []
+    opened.reprojection.lighten(True)
+    report = time_opened(opened, loaded, 0.0, TIMED, (), threads)
+    took, times = report["total_ms"]["p50"], report["real_time_factor"]
+    return [f"Without fine detail (--detail light): about {took:.0f} ms, {times:.1f} times real time."]
 
 
 def quality_dial(folder: Path, loaded: Weights, report: dict[str, Any], threads: int) -> list[str]:

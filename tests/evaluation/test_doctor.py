@@ -5,6 +5,7 @@ import importlib.util
 
 import pytest
 
+from generator.checkpoint import load_weights
 from generator.evaluation import doctor, latency
 
 
@@ -86,3 +87,19 @@ def test_weights_without_a_teacher_have_one_setting(debug_world):
 
 def test_calls_held_by_hand():
     assert [doctor.calls_held(*given) for given in ((10, 60, 100), (10, 60, 99), (10, 120, 100))] == [4, 3, 0]
+
+
+def test_worlds_with_fine_detail_are_timed_without_it_too(place_folder, debug_world, monkeypatch):
+    lightened = []
+    monkeypatch.setattr(latency, "time_opened", lambda opened, *given: lightened.append(opened) or report_of(1, 5, 45))
+    (line,) = doctor.less_detail(load_weights(place_folder), 1)
+    assert line == "Without fine detail (--detail light): about 50 ms, 1.0 times real time."
+    assert lightened[0].reprojection.turn.light and doctor.less_detail(load_weights(debug_world), 1) == []
+
+
+@pytest.mark.parametrize(("gain", "said"), [(1.6, "convolve in int8 1.6 times as fast"), (0.9, "from 1.15 on worlds")])
+def test_processors_without_vnni_say_what_int8_is_worth(monkeypatch, gain, said):
+    openvino = pytest.importorskip("generator.runtime.openvino")
+    monkeypatch.setattr("generator.precision.adds_int8_exactly", lambda: False)
+    monkeypatch.setattr(openvino, "gain_of_int8", lambda: gain)
+    assert said in doctor.processor()[-1]
