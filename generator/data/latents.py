@@ -115,6 +115,8 @@ def parallax_hash(parallax: Parallax | None) -> str:
     parts = [n.encode() + as_loaded(t).numpy().tobytes() for n, t in named]
     if parallax.recalls and parallax.config.samples > 1:
         parts.append(f"samples={parallax.config.samples}".encode())
+    if parallax.config.lower:
+        parts.append(f"lower={parallax.config.lower}".encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

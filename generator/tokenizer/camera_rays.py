@@ -3,7 +3,8 @@
 Shape key: n poses, S samples of a pixel, h, w rows and columns of rays.
 A pose is x, y in map units, yaw and pitch in degrees, and the eye's height in map units, or without the last.
 A recorded pixel is the mean of four that the engine drew. One ray through its middle finds one thing where that is a
-mean of several; two, through two of the four places that lie aslant, come nearly as near as all four (LOG.md).
+mean of several; two, through two of the four places that lie aslant, come nearly as near as all four (LOG.md). Engines
+may look along the edge of a row instead of its middle, half a row lower.
 
 Does not know what rays meet.
 """
@@ -39,11 +40,19 @@ class Rays:
     """The rays of cameras at poses (n, 4 or 5) through a grid of h x w: slopes per unit of heading, of which east and
     north (n, 1, w) are those of a column and up (n, h, 1) is that of a row.
 
-    With several SAMPLES a pixel those of a pose stand beside one another, n * S in all.
+    With several SAMPLES a pixel those of a pose stand beside one another, n * S in all. All look `lower` than the
+    middles of their rows, by that slope before it is stretched.
     """
 
     def __init__(
-        self, pose: Tensor, edge: float, stretch: float | Tensor, height: int, width: int, samples: int = 1
+        self,
+        pose: Tensor,
+        edge: float,
+        stretch: float | Tensor,
+        height: int,
+        width: int,
+        samples: int = 1,
+        lower: float = 0.0,
     ) -> None:
         shift = constant(tuple(part for pair in SAMPLES[samples] for part in pair), pose.device).view(samples, 1, 2)
         pose = pose.float().repeat_interleave(samples, dim=0)
@@ -51,7 +60,7 @@ class Rays:
             (centres(count, pose.device) + shift[..., axis] * (2 / count)).repeat(len(pose) // samples, 1) * edge
             for axis, count in enumerate((width, height))
         )
-        down = down * (height / width) / stretch
+        down = (down * (height / width) + lower) / stretch
         yaw, pitch = torch.deg2rad(pose[:, 2:4])[:, :, None, None].unbind(1)
         self.pose = pose
         self.up = pitch.tan() - down[:, :, None]

@@ -42,8 +42,8 @@ class ParallaxConfig:
     world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and
     has a map of so many `levels` of height (0: none). `recall` is how far the map's view and a moved picture may lie
     apart before the map's is what lies ahead; with 0 the map is only told, never shown. Each pixel of such a view is
-    the mean of so many `samples` (camera_rays.py). With `bodily` what keys do
-    where there is a map is found as a body's laws of motion and the place's relief (body.py), not by a network.
+    the mean of so many `samples`, seen by that slope `lower` than its middle (camera_rays.py). With `bodily` what keys
+    do where there is a map is found as a body's laws of motion and the place's relief (body.py), not by a network.
     `refine` is the width of what shows pictures of decoded and moved ones (refine.py) in place of `agree`; 0: none.
     """
 
@@ -60,6 +60,7 @@ class ParallaxConfig:
     bodily: bool = False
     refine: int = 0
     samples: int = 1
+    lower: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Parallax(nn.Module):
         self.config = config
         self.depth = DepthNet(config)
         keys = config.action_fields - LOOKS if config.bodily else 0
-        self.place = Place(config.period, config.checkered, config.levels, keys) if config.period else None
+        given = config.checkered, config.levels, keys, config.lower
+        self.place = Place(config.period, *given) if config.period else None
         self.ego: EgoMotion | None = None
         if self.body is None:
             features = self.place.features if self.place else 0

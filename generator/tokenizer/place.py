@@ -66,17 +66,17 @@ FINE = 4  # and that many parts of it afterwards
 
 
 class Place(nn.Module):
-    """The waves of a place of this period in map units, its map of some `levels` of height, if any, what finds one's
-    pose in it from a picture, and with `keys` a body that they move (body.py).
+    """The waves of a place of this period in map units, its map of some `levels` of height, if any, seen `lower` than
+    pixels' middles, what finds one's pose in it from a picture, and with `keys` a body that they move (body.py).
     """
 
-    def __init__(self, period: float, checkered: bool, levels: int = 0, keys: int = 0) -> None:
+    def __init__(self, period: float, checkered: bool, levels: int = 0, keys: int = 0, lower: float = 0.0) -> None:
         super().__init__()
         self.period, self.numbers = period, CHECKERED if checkered else AXES
         cells = math.ceil(period / CELL)
         self.register_buffer("ground", torch.ones(cells, cells))
         self.register_buffer("floor", torch.zeros(cells, cells))
-        self.map = PlaceMap(period, levels) if levels else None
+        self.map = PlaceMap(period, levels, lower) if levels else None
         self.body = Body(keys, self.map.cells) if self.map is not None and keys else None
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 

@@ -31,7 +31,7 @@ from generator.tokenizer import devices
 from generator.tokenizer.camera_rays import Rays, finer
 from generator.tokenizer.devices import constant
 from generator.tokenizer.place_faces import Faces, Met
-from generator.tokenizer.place_light import Light, shaded
+from generator.tokenizer.place_light import Light
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
@@ -56,7 +56,7 @@ UNIT = 64.0  # nearness is told in 1 / so many map units
 
 
 class PlaceMap(nn.Module):
-    """Blocks and sky of a place of this period; empty until it is filled.
+    """Blocks and sky of a place of this period, seen `lower` than pixels' middles; empty until it is filled.
 
     Kept are the numbers of the finest blocks (`where`), which of the colours of the `palette` they have (`what`, from
     1), the `sky`, and how high the recordings' `eye` mostly was; `codes` are the blocks of each kind, dense, 0 where
@@ -69,10 +69,10 @@ class PlaceMap(nn.Module):
     sky: Tensor
     eye: Tensor
 
-    def __init__(self, period: float, levels: int) -> None:
+    def __init__(self, period: float, levels: int, lower: float = 0.0) -> None:
         super().__init__()
         coarsest = 2 ** (KINDS - 1)
-        self.period, self.levels = period, levels
+        self.period, self.levels, self.lower = period, levels, lower
         self.cells = math.ceil(period / (coarsest * FINEST)) * coarsest
         self.heights = math.ceil(levels * CELL / (coarsest * FINEST)) * coarsest
         self.register_buffer("where", torch.zeros(0, dtype=torch.int32))
@@ -84,7 +84,7 @@ class PlaceMap(nn.Module):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
             self.register_buffer(f"tops{kind}", torch.zeros(0, dtype=torch.int32), persistent=False)
         self.faces = Faces(self.cells**2, self.heights, FINEST)
-        self.light = Light(self.cells, self.heights, int(CELL / FINEST))
+        self.light = Light(self.cells, self.heights, int(CELL / FINEST), COLOURS + 1)
         self._plain = (Faces(self.cells**2, self.heights, FINEST),)  # none, for views that want none
         self.spread()
 
@@ -109,7 +109,10 @@ class PlaceMap(nn.Module):
         return (torch.remainder(plan, self.period) / size).long().clamp_(0, last)
 
     def fill(self, where: Tensor, colour: Tensor) -> None:
-        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], or in few like them."""
+        """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], or in few like them, which
+        have no tones yet.
+        """
+        self.light.tones = self.light.tones[:0]
         made, what = few(colour, COLOURS)
         palette = torch.zeros_like(self.palette)
         if len(made):
@@ -162,7 +165,7 @@ class PlaceMap(nn.Module):
         `fine` what is on the faces of blocks, too. UserError when the pose is not finite and that can be seen without
         waiting; elsewhere it is taken for any.
         """
-        rays = Rays(pose.detach(), edge, stretch, height, width, samples)
+        rays = Rays(pose.detach(), edge, stretch, height, width, samples, self.lower)
         asked = asked_at(2 * edge / (width * finer(samples)), self.sky.device)
         if devices.at_hand(self.sky):
             seen = self.look(rays, asked, fine)[0]
@@ -205,7 +208,7 @@ class PlaceMap(nn.Module):
         above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
         colours = self.palette[code].float()
         if self.light.known:
-            colours = shaded(colours, self.light.left(self.light.of(number), away))
+            colours = self.light.shaded(colours, code, self.light.left(self.light.of(number), away))
         colours = torch.where(code[..., None] > 0, colours, above)
         return torch.cat([colours, near[..., None]], dim=-1).permute(0, 3, 1, 2)
 
@@ -242,7 +245,7 @@ class PlaceMap(nn.Module):
             arrays(torch.cat(tuple(asked)), kinds, counts.cumsum(0)),
             (*arrays(*blocks), *sizes),
             (*arrays(self.palette.float(), self.sky.float()), np.float32(UNIT)),
-            (*arrays(self.light.dim, self.light.fade), self.light.side, self.light.levels),
+            (*arrays(self.light.dim, self.light.fade, self.light.tones), self.light.side, self.light.levels),
             arrays(faces.starts, faces.at, faces.plane, faces.what),
             torch.get_num_threads(),
             whole,

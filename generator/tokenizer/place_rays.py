@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from generator.tokenizer.place_faces import BEFORE, DEPTH, FARTHEST, INSIDE, ROUGH, STEPS, TEXELS
-from generator.tokenizer.place_light import STEP
+from generator.tokenizer.place_light import LEVELS, STEP, TONE
 
 Array = npt.NDArray[np.generic]
 PARTS = 4  # of the columns, for each thread: some look at walls and are done soon, others over them
@@ -193,14 +193,14 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
     of blocks is asked for there, and where each of the three kinds ends (3,).
     place: codes and tops of the three kinds of blocks, cells a side and levels of the finest, the period and how wide
     the finest are in map units. colours: the palette, the sky (slopes, turns, 3), and what nearness is told in. light:
-    how dim cells are, how fast they fade, and how many there are a side and upwards (place_light.py). faces:
+    how dim cells are, how fast they fade, tones, how many cells there are a side and upwards (place_light.py). faces:
     where each column's begin, numbers, planes and codes (place_faces.py).
     """
     start, east, north, up, above, turn, slope = rays
     far, kinds = distances[:2]
     cells, heights, period, finest = place[6:]
     palette, sky, unit = colours
-    dim, fade, side, levels = light
+    dim, fade, tones, side, levels = light
     starts, numbers, planes, what = faces
     count, wide, high, strides = len(far), east.shape[1], up.shape[1], -(-len(far) // STRIDE)
     cells_of, found = np.empty((2, count), np.int32), np.zeros((3, high), np.int32)
@@ -230,10 +230,14 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
                 shift = 2 - kinds[d]  # a cell is as wide as the coarsest blocks
                 cell = ((cells_of[1, d] >> shift) * side + (cells_of[0, d] >> shift)) * levels + (level >> shift)
                 left -= max(np.float32(dim[cell]) * np.float32(STEP) - fade[0] / far[d], np.float32(0.0))
+            dark = min(int((np.float32(1) - left) * np.float32(LEVELS)), LEVELS - 1)
             for i in range(3):
                 if code > 0:
                     colour = palette[code, i]
-                    seen[n, i, r, c] = (colour + np.float32(1)) * left - np.float32(1) if len(dim) else colour
+                    colour = (colour + np.float32(1)) * left - np.float32(1) if len(dim) else colour
+                    seen[n, i, r, c] = (
+                        colour + np.float32(tones[dark, code, i]) * np.float32(TONE) if len(tones) else colour
+                    )
                 else:
                     seen[n, i, r, c] = sky[slope[n, r], turn[n, c], i]
             seen[n, 3, r, c] = unit / far[d] if code > 0 else np.float32(0.0)

@@ -54,7 +54,7 @@ from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.parallax_files import WEIGHTS, begin_with, load_parallax
 from generator.training.place_faces import face_place
 from generator.training.place_learning import place_figures, place_loss, place_sizes, stood_on
-from generator.training.place_light import light_place
+from generator.training.place_light import light_place, tone_place
 from generator.training.place_map import map_place
 from generator.training.windows import to_frames, to_video
 
@@ -69,14 +69,14 @@ class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
-    `agree`, `period`, `checkered`, `recall` and `samples` are what the parallax is kept with (ParallaxConfig);
+    `agree`, `period`, `checkered`, `recall`, `samples` and `lower` (-1: as recorded) are kept (ParallaxConfig);
     without a period the one of the recorded world is taken, if it is known to have one. A place is learned from
     `pictures` a step, and `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world
     needs; 0: none) before the ego-motion learns, by their true depth in worlds of our own, else by what has been
-    learned of it; in worlds of our own so many pictures then find how dim its cells are from afar (`lights`) and the
-    `faces` of its blocks. With `kept` the map and what finds a picture in it stay those of `start`: with `ego_from` 0
-    the ego-motion alone learns. Where there is a map it is `bodily`: laws of motion and a relief that are found at
-    once; without, a network learns it.
+    learned of it; in worlds of our own so many pictures then find how dim its cells are from afar (`lights`), the
+    `faces` of its blocks, and the tones of colours where there is light. With `kept` the map and what finds a picture
+    in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns. Where there is a map it is `bodily`:
+    laws of motion and a relief that are found at once; without, a network learns it.
     """
 
     data: str = "runs/data/halls"
@@ -89,6 +89,7 @@ class ParallaxTraining:
     levels: int = -1
     recall: float = 0.3
     samples: int = 2
+    lower: float = -1.0
     mapped: int = 1500
     lights: int = 0
     faces: int = 0
@@ -199,7 +200,9 @@ def make_map(run: ParallaxRun) -> None:
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
     if run.parallax.mapped and run.parallax.place is not None:
         stretch = float(run.parallax.stretch.detach())
-        for name, count, find in (("lights", run.config.lights, light_place), ("faces", run.config.faces, face_place)):
+        lights, faces = run.config.lights, run.config.faces
+        finds = (("lights", lights, light_place), ("faces", faces, face_place), ("tones", lights, tone_place))
+        for name, count, find in finds:
             if count:
                 find(run.parallax.place, stretch, run.data, count, step_rng(run.config.seed, 0, name))
     if run.parallax.place is not None and run.parallax.body is not None:

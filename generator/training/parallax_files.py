@@ -40,7 +40,18 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     old, new = begin.config, parallax.config
     given = {
         name: getattr(new, name)
-        for name in ("agree", "period", "checkered", "levels", "recall", "samples", "hidden", "bodily", "refine")
+        for name in (
+            "agree",
+            "period",
+            "checkered",
+            "levels",
+            "recall",
+            "samples",
+            "lower",
+            "hidden",
+            "bodily",
+            "refine",
+        )
     }
     if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
@@ -51,7 +62,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     for name, tensor in own.items():
         if name not in taken:
             taken[name] = tensor
-        elif same and name.startswith("place.map.") and (tensor.dim() == 1 or ".faces." in name):
+        elif same and name.startswith("place.map.") and (tensor.dim() == 1 or ".faces." in name or ".light." in name):
             continue  # however many blocks and faces there are
         elif taken[name].shape != tensor.shape:
             grown = tensor if name.startswith("place.") else torch.zeros_like(tensor)

@@ -5,6 +5,7 @@ Does not know of depth, or how a place's map is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +31,18 @@ LEVEL = 0.1  # map units: who rises or falls by more in a tick does not stand
 
 
 def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """`period`, `checkered`, `levels`, `recall`, `samples` and `bodily` of the settings, or what the recorded world is
-    known to have.
+    """`period`, `checkered`, `levels`, `recall`, `samples`, `lower` and `bodily` of the settings, or what the recorded
+    world is known to have: our engine draws two rows for each of a picture's, and looks along their lower edges.
     """
     endless = meta["world"] == "halls" and meta.get("size") == ENDLESS and not config.period
     period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
     levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
     sizes = {"period": period, "checkered": checkered, "levels": levels if period else 0}
     mapped = bool(sizes["levels"])
+    row = math.tan(math.radians(meta["hfov"]) / 2) / meta["width"]
+    lower = row / 2 if config.lower < 0 else config.lower
     sizes |= {"recall": config.recall if mapped else 0.0, "samples": config.samples if mapped else 1}
+    sizes["lower"] = lower if mapped else 0.0
     return {**sizes, "bodily": config.bodily and mapped}
 
 

@@ -2,7 +2,8 @@
 
 Shape key: N blocks, M cells, K candidates, P pixels.
 A block is seen from many distances. For each of some darknesses a cell may have, the colours of its blocks' pixels at
-hand follow by least squares, and what is left over says which darkness it is. Then the blocks get those colours.
+hand follow by least squares, and what is left over says which darkness it is. Then the blocks get those colours. At
+last, when faces have theirs too, all pixels of a colour and a darkness say how far it is off there.
 
 Does not know how rays find blocks, or of play.
 """
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from generator.data.clips import Dataset
 from generator.tokenizer.place import Place
+from generator.tokenizer.place_light import LEVELS as DARKS
+from generator.tokenizer.place_light import darkness
 from generator.tokenizer.place_map import PlaceMap
 from generator.training.place_pixels import Ended, Recorded
 
@@ -24,6 +27,7 @@ REACH = 1200.0  # map units: what is farther is a few pixels wide
 LEAST = 6.0  # pixels of a block that say anything
 WIDE = 0.05  # of brightness that cells differ from one another
 NOISE = 0.04  # of brightness that pixels of a block differ by, from one another
+EDGE, FEW = 0.2, 5.0  # levels of -1..1 that a colour may be off at most, and pixels that say nothing yet
 
 
 class LightFusion:
@@ -92,4 +96,39 @@ def light_place(place: Place, stretch: float, data: Dataset, count: int, rng: np
     assert place.map is not None
     fusion = LightFusion(place.map)
     recorded.twice(("darkness of cells", "colours at hand"), REACH, fusion.tell, fusion.settle, fusion.colour)
+    fusion.finish()
+
+
+class ToneFusion:
+    """Sums over the colours of a map's palette and the darknesses they are seen at: `tell` for all pixels, `finish`."""
+
+    def __init__(self, place_map: PlaceMap) -> None:
+        self.map, colours = place_map, place_map.light.colours
+        self.count, self.off = torch.zeros(DARKS * colours), torch.zeros(DARKS * colours, 3)
+
+    def tell(self, pixels: Ended) -> None:
+        """How far pixels are off, but those at edges, which are of two colours."""
+        number = self.map.where.long()[pixels.block]
+        code = self.map.faces.codes(number, pixels.met, self.map.what[pixels.block].long())
+        left = left_of(self.map, pixels)
+        off = pixels.colour - ((self.map.palette.float()[code] + 1) * left[:, None] - 1)
+        same = off.abs().amax(1) < EDGE
+        row = (darkness(left) * self.map.light.colours + code)[same]
+        self.count.index_add_(0, row, torch.ones(len(row)))
+        self.off.index_add_(0, row, off[same])
+
+    def finish(self) -> None:
+        """Give the map its tones."""
+        off = self.off / (self.count + FEW)[:, None]
+        self.map.light.tone(off.view(DARKS, self.map.light.colours, 3))
+
+
+@torch.no_grad()
+def tone_place(place: Place, stretch: float, data: Dataset, count: int, rng: np.random.Generator) -> None:
+    """Find the tones of a map with light from about `count` random training pictures, whose depth is known."""
+    recorded = Recorded(place, stretch, data, count, rng, "lights=0")
+    assert place.map is not None and place.map.light.known
+    fusion = ToneFusion(place.map)
+    for pixels in recorded.pixels("tones of colours", REACH):
+        fusion.tell(pixels)
     fusion.finish()

@@ -57,7 +57,7 @@ class Fusion:
         height, width = nearness.shape[-2:]
         colours = nnf.adaptive_avg_pool2d(pictures, (height, width)).permute(0, 2, 3, 1)  # (B, h, w, 3)
         far = 1 / nearness[:, 0].clamp(min=1e-6)  # (B, h, w)
-        rays = Rays(pose, edge, stretch, height, width)
+        rays = Rays(pose, edge, stretch, height, width, lower=self.map.lower)
         near, sky = far < self.reach, far > SKY
         cells = self.map.sky_cells(rays.azimuth, rays.up)[sky]
         self.sky.index_add_(0, cells, colours[sky])

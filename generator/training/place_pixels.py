@@ -68,7 +68,7 @@ def ended(
     (blocks,) counts, within `reach` map units; `view` is edge and stretch.
     """
     edge, stretch = view
-    rays = Rays(pose, edge, stretch, *pictures.shape[-2:])
+    rays = Rays(pose, edge, stretch, *pictures.shape[-2:], lower=place_map.lower)
     _, away = place_map.look(rays, asked_at(2 * edge / pictures.shape[-1]), whole=True)
     number, _ = place_map.met(rays, away)
     far = 1 / near.clamp(min=1e-6)

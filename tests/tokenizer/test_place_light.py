@@ -1,11 +1,13 @@
 """What is dim from afar in a place's map: how dark it is shown, and what is kept of it."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 
 from generator.data.latents import parallax_hash
+from generator.tokenizer.place_light import LEVELS
 from generator.tokenizer.place_map import CELL, FINEST, PlaceMap
 
 PERIOD, EDGE, STRETCH, FADE = 2048.0, 1.2, 1.2, 30.0
@@ -57,16 +59,40 @@ def test_only_cells_that_are_dim_are_darker(wall):
     assert dark[127] and not dark[:110].any() and not dark[145:].any() and 8 < int(dark.sum()) < 17
 
 
+def test_a_colour_is_off_by_its_tone_where_it_is_that_dark(wall):
+    wall.light.fill(dims(wall, 0.5), FADE)
+    plain = {away: middle(wall, away) for away in (60.0, 120.0, 900.0)}
+    code = int(wall.what[0])
+    off = torch.zeros(LEVELS, 256, 3)
+    off[int(LEVELS * (0.5 - FADE / 120)), code] = 0.125
+    off[:, code - 1] = off[:, code + 1] = -0.25
+    wall.light.tone(off)
+    assert middle(wall, 120.0) == pytest.approx(plain[120.0] + 0.125, abs=1e-3)
+    assert all(middle(wall, away) == plain[away] for away in (60.0, 900.0))
+    wall.fill(wall.where.long(), torch.full((len(wall.where), 3), 0.6))
+    assert middle(wall, 120.0) == plain[120.0] and wall.light.known, "another palette has no tones yet"
+
+
 def test_it_comes_back_from_a_state_and_maps_without_any_are_as_they_were(wall):
     wall.light.fill(torch.rand(len(dims(wall, 0.0))), FADE)
+    wall.light.tone(torch.rand(LEVELS, 256, 3) - 0.5)
     state = copy.deepcopy(wall.state_dict())
     other = PlaceMap(PERIOD, 12)
     other.load_state_dict(state)
     assert torch.equal(other.light.dim, wall.light.dim) and other.light.fade.item() == FADE
+    assert torch.equal(other.light.tones, wall.light.tones) and len(other.light.tones) == LEVELS
+    other.load_state_dict({name: value for name, value in state.items() if "tones" not in name})
+    assert other.light.known and not len(other.light.tones), "maps of before there were tones"
     other.load_state_dict({name: value for name, value in state.items() if "light" not in name})
     assert not other.light.known and middle(other, 800.0) == middle(other, 80.0)
     for bad in ({"light.dim": state["light.dim"][:-1]}, {"light.fade": state["light.fade"][:0]}):
         with pytest.raises(RuntimeError, match=r"light of .* cells"):
+            other.load_state_dict(state | bad)
+    for bad in (
+        {"light.tones": state["light.tones"][1:]},
+        {"light.dim": state["light.dim"][:0], "light.fade": state["light.fade"][:0]},
+    ):
+        with pytest.raises(RuntimeError, match="tones are not 32 times 256 colours of a map with light"):
             other.load_state_dict(state | bad)
     wall.light.forget()
     assert not wall.light.known and middle(wall, 800.0) == middle(wall, 80.0)
@@ -76,7 +102,12 @@ def test_light_names_another_parallax_and_none_the_one_before_there_was_any(tiny
     lit = copy.deepcopy(tiny_place)
     lit.place.map.light.fill(dims(lit.place.map, 0.3), FADE)
     assert parallax_hash(lit) != parallax_hash(tiny_place)
+    plain = parallax_hash(lit)
+    lit.place.map.light.tone(torch.full((LEVELS, 256, 3), 0.1))
+    assert parallax_hash(lit) not in (plain, parallax_hash(tiny_place))
     lit.place.map.light.forget()
     assert parallax_hash(lit) == parallax_hash(tiny_place)
     del lit.place.map.light.dim, lit.place.map.light.fade
     assert parallax_hash(lit) == parallax_hash(tiny_place)
+    lit.config = dataclasses.replace(lit.config, lower=0.002)
+    assert parallax_hash(lit) != parallax_hash(tiny_place)

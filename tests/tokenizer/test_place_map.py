@@ -13,6 +13,7 @@ from generator.data.clips import Dataset
 from generator.tokenizer import place_rays
 from generator.tokenizer.camera_rays import SAMPLES, Rays, finer
 from generator.tokenizer.place_faces import BEFORE, DEPTH, ROUGH, TEXELS
+from generator.tokenizer.place_light import LEVELS as DARKS
 from generator.tokenizer.place_map import (
     BELOW,
     CELL,
@@ -149,7 +150,8 @@ def test_a_map_comes_back_from_its_state(tower):
 @pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("height", "width", "samples"), [(40, 64, 1), (96, 160, 1), (48, 80, 2), (24, 40, 4)])
-def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, threads, fine):
+@pytest.mark.parametrize("light", ["", "light", "tones"])
+def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, threads, fine, light):
     """Anywhere, in and above and below a map of blocks at random, half of them with faces; to the last bit."""
     generator = torch.Generator().manual_seed(height)
     place_map = PlaceMap(PERIOD, 12)
@@ -160,6 +162,12 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, thre
     place_map.faces.fill(faced, planes, torch.randint(256, (len(faced), TEXELS**2), generator=generator))
     place_map.sky.copy_(torch.rand(place_map.sky.shape, generator=generator))
     place_map.eye.fill_(105.0)
+    place_map.lower = 0.003
+    if light:
+        cells = place_map.light.side**2 * place_map.light.levels
+        place_map.light.fill(torch.rand(cells, generator=generator), 30.0)
+    if light == "tones":
+        place_map.light.tone(torch.rand(DARKS, 256, 3, generator=generator) * 0.4 - 0.2)
     pose = torch.rand(3, 5, generator=generator) * torch.tensor([2000.0, 2000.0, 720.0, 100.0, 400.0])
     pose -= torch.tensor([1000.0, 1000.0, 360.0, 50.0, 100.0])
     before = torch.get_num_threads()
@@ -168,7 +176,7 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, thre
         found = place_map.view(pose, EDGE, STRETCH, height, width, fine, samples)
     finally:
         torch.set_num_threads(before)
-    rays = Rays(pose, EDGE, STRETCH, height, width, samples)
+    rays = Rays(pose, EDGE, STRETCH, height, width, samples, 0.003)
     seen = place_map.view_of_tensors(rays, asked_at(2 * EDGE / width / finer(samples)), fine)
     assert torch.equal(found, seen.unflatten(0, (3, samples)).mean(1))
     assert torch.equal(found, place_map.view(pose, EDGE, STRETCH, height, width, False, samples)) is not fine
@@ -188,6 +196,19 @@ def test_samples_of_a_pixel_are_pixels_of_a_picture_twice_the_size(tower):
     usual, twice = (torch.cat(asked_at(2 * EDGE / width)) for width in (256, 512))
     assert len(twice) > 1.7 * len(usual) and len(torch.cat(asked_at(2 * EDGE / 64))) <= len(usual)
     assert torch.cat(asked_at(2 * EDGE / 512)).max() < FAR
+
+
+def test_rays_that_look_lower_are_those_of_a_camera_that_does():
+    """Pitch is a shear: half a row lower everywhere is a smaller tangent of it."""
+    pose = torch.tensor([[60.0, 130.0, 20.0, 3.0], [60.0, 130.0, 110.0, -8.0]])
+    lower = EDGE / 512
+    found, plain = Rays(pose, EDGE, STRETCH, 160, 256, 2, lower), Rays(pose, EDGE, STRETCH, 160, 256, 2)
+    pose[:, 3] = torch.rad2deg((torch.deg2rad(pose[:, 3]).tan() - lower / STRETCH).atan())
+    wanted = Rays(pose, EDGE, STRETCH, 160, 256, 2)
+    torch.testing.assert_close(found.up, wanted.up)
+    assert torch.equal(found.east, wanted.east) and torch.equal(found.north, wanted.north)
+    row = plain.up[0, 0, 0] - plain.up[0, 1, 0]
+    torch.testing.assert_close(plain.up - found.up, torch.full_like(plain.up, row / 4), atol=1e-6, rtol=1e-3)
 
 
 def test_a_face_shows_its_texels_where_its_plane_is(tower):

@@ -1,16 +1,18 @@
 """The light of a place's map is found: how dim cells are, and what blocks look like at hand."""
 
 import numpy as np
+import pytest
 import torch
 
 from generator.data.clips import Dataset
 from generator.data.latents import PLAN
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place_faces import Met
+from generator.tokenizer.place_light import darkness
 from generator.tokenizer.place_map import PlaceMap
 from generator.training.parallax import ParallaxTraining, train
 from generator.training.parallax_files import load_parallax
-from generator.training.place_light import FADE, LightFusion, light_place
+from generator.training.place_light import FADE, LightFusion, ToneFusion, light_place, tone_place
 from generator.training.place_map import map_place
 from generator.training.place_pixels import Ended
 from generator.training.windows import to_video
@@ -51,6 +53,30 @@ def test_it_finds_how_dim_cells_are_and_what_blocks_look_like_at_hand():
     assert at_hand[-1].abs().max() < 0.05, "what was not seen keeps its colour"
 
 
+def test_it_finds_how_far_colours_are_off_and_leaves_edges_out():
+    """Of two blocks in a dim cell, one of whose colours is off at some darkness; pixels of two colours say nothing."""
+    generator = torch.Generator().manual_seed(0)
+    place_map = PlaceMap(512.0, 12)
+    number, _ = place_map.number(torch.tensor([8.0, 12.0]), torch.tensor([8.0, 8.0]), torch.zeros(2))
+    colour = torch.tensor([[-0.2, 0.1, 0.3], [0.4, 0.2, 0.0]])
+    place_map.fill(number.sort().values, colour)
+    place_map.light.fill(torch.full((place_map.light.side**2 * place_map.light.levels,), 0.5), FADE)
+    dim = float(place_map.light.dim[0]) / 255
+    pixels = made_up(colour, torch.full((2,), dim), torch.arange(2), generator, 40000)
+    dark = darkness(1 - (dim - FADE * pixels.near).clamp(min=0))
+    off = (dark == 12) & (pixels.block == 1)
+    pixels.colour[off] += torch.tensor([0.1, 0.0, -0.06])
+    pixels.colour[::7] -= 0.5  # another colour's
+    fusion = ToneFusion(place_map)
+    fusion.tell(pixels)
+    fusion.finish()
+    tones = place_map.light.tones[:, place_map.what.long()].float() / 256
+    assert off.sum() > 1000 and (tones[12, 1] - torch.tensor([0.1, 0.0, -0.06])).abs().max() < 0.01
+    tones[12, 1] = 0
+    seen = torch.bincount(dark * 2 + pixels.block, minlength=2 * len(tones)).view(-1, 2) > 500
+    assert seen.sum() > 10 and tones[seen].abs().max() < 0.01 and tones[0].abs().max() < 0.01
+
+
 def test_lit_views_are_no_less_like_the_recordings(houses):
     """Of the recordings themselves, and where they look far more so."""
     data = Dataset.open(houses)
@@ -60,9 +86,9 @@ def test_lit_views_are_no_less_like_the_recordings(houses):
     map_place(parallax, data, 60, np.random.default_rng(0), known=True)
     place_map, off = parallax.place.map, []
     where, edge = place_map.where.clone(), float(np.tan(np.deg2rad(data.meta["hfov"]) / 2))
-    for lit in (False, True):
-        if lit:
-            light_place(parallax.place, 1.2, data, 40, np.random.default_rng(1))
+    for find in (None, light_place, tone_place):
+        if find is not None:
+            find(parallax.place, 1.2, data, 40, np.random.default_rng(1))
         errors = []
         for index in data.select("train"):
             clip = data.clip(index)
@@ -73,7 +99,7 @@ def test_lit_views_are_no_less_like_the_recordings(houses):
                 errors.append(float(((view[:, :3] - picture).abs() * there).sum() / there.sum()))
         off.append(np.mean(errors))
     assert torch.equal(place_map.where, where) and place_map.light.known
-    assert off[1] < off[0], off
+    assert len(place_map.light.tones) and off[1] < off[0] and off[2] < off[1] + 0.002, off
 
 
 def test_the_stage_finds_light_and_a_new_map_forgets_it(houses, tmp_path):
@@ -82,9 +108,10 @@ def test_the_stage_finds_light_and_a_new_map_forgets_it(houses, tmp_path):
         pictures=2, ego_from=0.4,
     )  # fmt: skip
     place = load_parallax(str(train(config, tmp_path, quiet=True))).place
-    assert place.map.light.known
+    assert place.map.light.known and place.map.light.tones.any()
+    assert place.map.lower == pytest.approx(np.tan(np.deg2rad(Dataset.open(houses).meta["hfov"]) / 2) / 256 / 2)
     light = place.map.light.dim.clone()
     lit = Parallax(ParallaxConfig(size=Dataset.open(houses).size, period=4096.0, levels=10))
     lit.place.map.load_state_dict(place.map.state_dict())
     map_place(lit, Dataset.open(houses), 12, np.random.default_rng(0), known=True)
-    assert len(light) and not lit.place.map.light.known
+    assert len(light) and not lit.place.map.light.known and not len(lit.place.map.light.tones)
