@@ -29,7 +29,8 @@ class DetailWatch:
         shown = figures.frames - self._frames
         if shown < SPAN:
             return
-        slow = figures.late_frames - self._late > LATE * shown or figures.recent_fps < SLOW * fps
+        gaps = figures.frame_ms.newest(SPAN)  # pauses are left out
+        slow = figures.late_frames - self._late > LATE * shown or sum(gaps) * SLOW * fps > 1000 * len(gaps)
         self._slow = self._slow + 1 if slow else 0
         self._frames, self._late = figures.frames, figures.late_frames
         self.behind = self.behind or self._slow >= TWICE

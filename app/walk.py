@@ -54,6 +54,7 @@ class Walk:
         self.failures = Failures()
         self.automatic = Automatic()
         self.detail = detail or Detail()
+        self.fine = False  # whether there is fine detail that could be left out
         self._door = door
         self._picture: Pixels | None = None  # the scene's, in the World's size
         self._places: dict[Path, Place] = {place.path: place} if place else {}  # those that were gone to
@@ -65,6 +66,7 @@ class Walk:
         else:
             self.place.check(ready)
         self.session = PlaySession(self.generator, sampler, clock, PacingConfig(ready.fps, ready.spec.ticks))
+        self.fine = bool(ready.info.get("fine", False))
         self.session.notices.extend([self.hint] if self.hint else [])
         wanted, running = getattr(self.scene, "weights", ""), str(ready.info.get("weights_hash", ""))
         if not running.startswith(wanted):
@@ -132,7 +134,7 @@ class Walk:
         if self.session is not None and self.session.failure is None and self.generator.alive:
             origin, seed = self.origin()
             self.automatic.follow(self.generator, self.session, origin, seed)
-        if self.session is not None and self.play is not None:
+        if self.session is not None and self.play is not None and self.fine:
             self._follow_detail(self.session, self.play.settings.detail)
 
     def _follow_detail(self, session: PlaySession, wanted: str) -> None:

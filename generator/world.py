@@ -67,6 +67,7 @@ class World:
             "world": config.world,
             "nfe": nfe,
             "sampler": self._sampler,
+            "fine": bool(opened.reprojection and opened.reprojection.fine),
         }
 
     @property

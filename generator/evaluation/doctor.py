@@ -215,7 +215,7 @@ def less_detail(loaded: Weights, threads: int) -> list[str]:
     from generator.runtime.select import open_backend
 
     opened = open_backend("auto", loaded, threads)
-    if opened.reprojection is None or not opened.reprojection.turn.refines:
+    if opened.reprojection is None or not opened.reprojection.fine:
         return []
     opened.reprojection.lighten(True)
     report = time_opened(opened, loaded, 0.0, TIMED, (), threads)

@@ -121,6 +121,11 @@ class Reprojection:
         given = torch.tensor([[float(value) for value in pose]], device=self.pace.device)
         self._go_on(self.turn.at(self.pace, given))
 
+    @property
+    def fine(self) -> bool:
+        """Whether there is fine detail that `lighten` leaves out."""
+        return self.turn.finer
+
     def lighten(self, light: bool) -> None:
         """Leave fine detail out from here on, or no longer (see `Reprojector`)."""
         self.turn.light = light

@@ -109,8 +109,13 @@ class GpuReprojection(Reprojection):
         self.runner.run("compose", self.compose_body)
         return self.shown.leave()
 
+    @property
+    def fine(self) -> bool:
+        """No: a GPU has time to spare, and what it runs was captured as it is."""
+        return False
+
     def lighten(self, light: bool) -> None:
-        """Nothing: a GPU has time to spare, and what it runs was captured as it is."""
+        """Nothing."""
 
     def _go_on(self, pace: Tensor) -> None:
         self.pace.copy_(pace)

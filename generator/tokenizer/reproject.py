@@ -192,6 +192,13 @@ class Reprojector(nn.Module):
         return self.parallax is not None and (self.parallax.config.agree > 0 or self.refines)
 
     @property
+    def finer(self) -> bool:
+        """Whether it would do less while it is light."""
+        return self.parallax is not None and (
+            self.parallax.refiner is not None or (self.parallax.recalls and self.parallax.config.samples > 1)
+        )
+
+    @property
     def refines(self) -> bool:
         """Whether a refiner has the last word."""
         return self.parallax is not None and self.parallax.refiner is not None and not self.light

@@ -31,6 +31,7 @@ class FakeWorld:
             "weights_hash": "fake",
             "backend": "fake",
             "preset": "fake",
+            "fine": True,
         }
         self.timings = {"step_ms": 0.0, "decode_ms": 0.0}
         self.frame_index = 0
@@ -103,8 +104,9 @@ def open_fake(request: Load) -> FakeWorld:
         time.sleep(3)
     if request.backend == "one call" and request.nfe > 1:
         raise UserError("These weights have no teacher for 4 calls; use --nfe 1.")
-    world = FakeWorld(request.weights, {"slow": 0.05, "behind": 0.2, "stall": 60.0}.get(request.backend, 0.0))
-    world.info["nfe"] = request.nfe
+    kind = request.backend.removesuffix(" coarse")
+    world = FakeWorld(request.weights, {"slow": 0.05, "behind": 0.2, "stall": 60.0}.get(kind, 0.0))
+    world.info |= {"nfe": request.nfe, "fine": kind == request.backend}
     if request.backend == "leak":
         world.kept = []
     if request.backend == "crash":

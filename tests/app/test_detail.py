@@ -39,6 +39,14 @@ def test_auto_leaves_detail_out_after_two_slow_spans_and_not_after_one():
     assert detail.follow("auto", figures, 24.0) is False, "set anew, it has the benefit of the doubt"
 
 
+def test_pauses_are_not_slow():
+    detail, figures = Detail(), Figures()
+    now = 0.0
+    for _ in range(12):
+        now = shown(figures, SPAN // 2, since=now + 20.0)
+        assert not detail.follow("auto", figures, 24.0)
+
+
 def test_another_walk_begins_anew_but_does_not_forget():
     detail, first = Detail(), Figures()
     shown(first, SPAN // 2, 12)
@@ -74,6 +82,20 @@ def test_the_child_is_told_once_and_its_successor_from_the_beginning(tmp_path, m
         assert generator.light
     finally:
         generator.close(patience=0.1)
+
+
+def test_a_world_that_has_none_is_not_followed(opened: Window, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(detail, "SPAN", 12)
+    visit = Visit(opened, tmp_path, "--backend", "behind coarse")
+    one = visit.program
+    try:
+        visit.press(pygame.K_RETURN)
+        visit.until(visit.on(PlayScreen))
+        session = one.session
+        visit.until(lambda: session.figures.frames > 60)
+        assert not one.generator.light and not session.notices
+    finally:
+        one.close()
 
 
 def test_a_player_who_sets_it_and_a_machine_that_falls_behind(opened: Window, tmp_path, monkeypatch):  # noqa: F811

@@ -35,7 +35,7 @@ def test_light_is_one_ray_a_pixel_and_no_refiner_and_can_be_left(backend, place_
     with monkeypatch.context() as patch:
         patch.setattr(multistep, "load_weights", lambda *args: weights)
         world = World(place_folder, backend=backend, threads=1)
-    assert weights.parallax.refiner is not None and weights.parallax.recalls
+    assert weights.parallax.refiner is not None and weights.parallax.recalls and world.info["fine"]
     world.reset(first_picture, 1)
     world.step(action(world))
     state = world.save_state()
@@ -45,6 +45,7 @@ def test_light_is_one_ray_a_pixel_and_no_refiner_and_can_be_left(backend, place_
     light = world.step(action(world))
     assert not np.array_equal(light, full)
     other = bare(monkeypatch, place_folder, backend)
+    assert not other.info["fine"]
     other.reset(first_picture, 1)
     other.load_state(state)
     assert np.array_equal(other.step(action(world)), light)
