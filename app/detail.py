@@ -9,28 +9,29 @@ from app.figures import Figures
 
 SPAN = 120  # video frames that are looked at together
 LATE = 0.1  # of them; more is behind
-SLOW = 0.97  # of the world's frame rate; less is behind
 TWICE = 2  # spans in a row: one may be another program's fault
 SAID = "This machine falls behind: fine detail is left out. (Detail, in the settings)"
 
 
 class DetailWatch:
-    """`behind` once frames came late or too seldom in two spans in a row, and ever after."""
+    """`behind` once frames came late, or the generator was overloaded, in two spans in a row; and ever after.
+
+    Gaps between frames say less: a restart, a rewind and a saved place leave some on any machine.
+    """
 
     def __init__(self) -> None:
         self.behind = False
         self._figures: Figures | None = None
         self._frames, self._late, self._slow = 0, 0, 0
 
-    def look(self, figures: Figures, fps: float) -> None:
-        """Take note of what a session has shown until now, at `fps` frames a second if nothing was late."""
+    def look(self, figures: Figures, overloaded: bool) -> None:
+        """Take note of what a session has shown until now, and of whether its generator is overloaded."""
         if figures is not self._figures:
             self._figures, self._frames, self._late, self._slow = figures, figures.frames, figures.late_frames, 0
         shown = figures.frames - self._frames
         if shown < SPAN:
             return
-        gaps = figures.frame_ms.newest(SPAN)  # pauses are left out
-        slow = figures.late_frames - self._late > LATE * shown or sum(gaps) * SLOW * fps > 1000 * len(gaps)
+        slow = overloaded or figures.late_frames - self._late > LATE * shown
         self._slow = self._slow + 1 if slow else 0
         self._frames, self._late = figures.frames, figures.late_frames
         self.behind = self.behind or self._slow >= TWICE
@@ -47,12 +48,12 @@ class Detail:
 
     def __init__(self) -> None:
         self.watch = DetailWatch()
-        self._set = "auto"
+        self._set = "full"
 
-    def follow(self, wanted: str, figures: Figures, fps: float) -> bool:
+    def follow(self, wanted: str, figures: Figures, overloaded: bool) -> bool:
         """Whether to be light from here on; `wanted` is one of `settings.DETAILS`."""
         if wanted != self._set:
             self._set = wanted
             self.watch.forget()
-        self.watch.look(figures, fps)
+        self.watch.look(figures, overloaded)
         return wanted == "light" or (wanted == "auto" and self.watch.behind)

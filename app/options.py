@@ -88,7 +88,7 @@ OPTIONS = (
     ),
     Option(
         "detail", "Picture", "Detail",
-        "light: less fine detail, in a quarter less time. auto: full, until this machine falls behind.", AT_ONCE
+        "light: softer pictures in a fifth less time. auto: full, until this machine falls behind.", AT_ONCE
     ),
     Option(
         "reanchor", "Picture", "Bring a lost picture back",

@@ -19,7 +19,7 @@ from controls.strict_yaml import did_you_mean, load_file
 
 SCALINGS = ("smooth", "integer")
 HUDS = ("off", "fps", "full")
-DETAILS = ("auto", "full", "light")
+DETAILS = ("full", "light", "auto")
 CHOICES = {"scaling": SCALINGS, "hud": HUDS, "detail": DETAILS}
 
 
@@ -31,7 +31,7 @@ class Settings:
     `dead_zone` is a share of a stick's way; `window_scale` a whole factor of the world's picture, 0: as the window is.
     `inputs`: what the world receives is shown. `reanchor`: a picture that has drifted is brought back by itself;
     `calls` of the network make a latent frame. `detail`, one of DETAILS: whether fine detail is left out, which takes
-    a quarter less time; "auto": once this machine falls behind.
+    a fifth less time; "auto": once this machine falls behind.
     """
 
     sensitivity: float = 0.12
@@ -49,7 +49,7 @@ class Settings:
     flash_guard: bool = True
     reanchor: bool = False
     calls: int = 1
-    detail: str = "auto"
+    detail: str = "full"
 
 
 LIMITS = {

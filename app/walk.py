@@ -138,7 +138,7 @@ class Walk:
             self._follow_detail(self.session, self.play.settings.detail)
 
     def _follow_detail(self, session: PlaySession, wanted: str) -> None:
-        light = self.detail.follow(wanted, session.figures, session.config.fps)
+        light = self.detail.follow(wanted, session.figures, session.lead.overloaded)
         if light and not self.generator.light and wanted == "auto":
             session.notices.append(SAID)
         self.generator.lighten(light)
