@@ -142,13 +142,12 @@ def calibrate(weights: Weights, threads: int, pictures: Sequence[Pixels] = (), f
         return list
 
     graph_backend("calibration", weights, note)
-    options, made = options_of(threads, "f32"), {}
+    options, exact, made = options_of(threads, "f32"), adds_int8_exactly(), {}
     for name, (module, example) in examples.items():
         if isinstance(module, IN_INT8):
             build = partial(folded, module, example)
             rows = int8_graph.observe(build(), seen[name], options)
             some = seen[name][:: -(-len(seen[name]) // TRIED)]
-            exact = adds_int8_exactly()
             made[name] = tuple(int8_graph.choose(build, rows, some, options, exact) if pictures else rows)
     return made
 

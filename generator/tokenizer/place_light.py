@@ -77,7 +77,7 @@ class Light(nn.Module):
 
     def shaded(self, colour: Tensor, code: Tensor, left: Tensor) -> Tensor:
         """Colours (..., 3) in [-1, 1] of these codes (...) of the palette, of which that share (...) is left."""
-        made = (colour + 1) * left[..., None] - 1
+        made = dimmed(colour, left)
         return made + self.tones[darkness(left), code].float() * TONE if len(self.tones) else made
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
@@ -92,6 +92,11 @@ class Light(nn.Module):
             len(self.tones) and not self.known
         ):
             errors.append(f"{prefix}tones are not {LEVELS} times {self.colours} colours of a map with light.")
+
+
+def dimmed(colour: Tensor, left: Tensor) -> Tensor:
+    """Colours (..., 3) in [-1, 1] of which that share (...) of the brightness is left, whatever their tones."""
+    return (colour + 1) * left[..., None] - 1
 
 
 def darkness(left: Tensor) -> Tensor:

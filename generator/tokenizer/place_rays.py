@@ -230,7 +230,7 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
                 shift = 2 - kinds[d]  # a cell is as wide as the coarsest blocks
                 cell = ((cells_of[1, d] >> shift) * side + (cells_of[0, d] >> shift)) * levels + (level >> shift)
                 left -= max(np.float32(dim[cell]) * np.float32(STEP) - fade[0] / far[d], np.float32(0.0))
-            dark = min(int((np.float32(1) - left) * np.float32(LEVELS)), LEVELS - 1)
+            dark = min(int((np.float32(1) - left) * np.float32(LEVELS)), LEVELS - 1) if len(tones) else 0
             for i in range(3):
                 if code > 0:
                     colour = palette[code, i]

@@ -17,7 +17,7 @@ from torch import Tensor
 from generator.data.clips import Dataset
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_light import LEVELS as DARKS
-from generator.tokenizer.place_light import darkness
+from generator.tokenizer.place_light import darkness, dimmed
 from generator.tokenizer.place_map import PlaceMap
 from generator.training.place_pixels import Ended, Recorded
 
@@ -111,7 +111,7 @@ class ToneFusion:
         number = self.map.where.long()[pixels.block]
         code = self.map.faces.codes(number, pixels.met, self.map.what[pixels.block].long())
         left = left_of(self.map, pixels)
-        off = pixels.colour - ((self.map.palette.float()[code] + 1) * left[:, None] - 1)
+        off = pixels.colour - dimmed(self.map.palette.float()[code], left)
         same = off.abs().amax(1) < EDGE
         row = (darkness(left) * self.map.light.colours + code)[same]
         self.count.index_add_(0, row, torch.ones(len(row)))

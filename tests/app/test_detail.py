@@ -3,6 +3,7 @@
 import time
 
 import pygame
+import pytest
 from fake_world import open_fake
 from test_window import Visit, opened  # noqa: F401
 
@@ -78,41 +79,44 @@ def test_the_child_is_told_once_and_its_successor_from_the_beginning(tmp_path, m
         generator.close(patience=0.1)
 
 
-def test_a_world_that_has_none_is_not_followed(opened: Window, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(detail, "SPAN", 12)
-    visit = Visit(opened, tmp_path, "--backend", "behind coarse")
-    one = visit.program
-    try:
-        one._change("detail", "auto")
+@pytest.fixture
+def begin(opened: Window, tmp_path, monkeypatch):  # noqa: F811
+    """A walk on a backend with detail set, closed afterwards."""
+    visits = []
+
+    def made(backend: str, wanted: str) -> Visit:
+        monkeypatch.setattr(detail, "SPAN", 12)
+        visits.append(visit := Visit(opened, tmp_path, "--backend", backend))
+        visit.program._change("detail", wanted)
         visit.press(pygame.K_RETURN)
         visit.until(visit.on(PlayScreen))
-        session = one.session
-        visit.until(lambda: session.figures.frames > 60)
-        assert not one.generator.light and not session.notices
-    finally:
-        one.close()
+        return visit
+
+    yield made
+    for visit in visits:
+        visit.program.close()
 
 
-def test_a_player_who_sets_it_and_a_machine_that_falls_behind(opened: Window, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(detail, "SPAN", 12)
-    visit = Visit(opened, tmp_path, "--backend", "behind")
-    one = visit.program
-    try:
-        one._change("detail", "full")
-        visit.press(pygame.K_RETURN)
-        visit.until(visit.on(PlayScreen))
-        session, said = one.session, []
-        monkeypatch.setattr(one.play, "tell", lambda words, picture=None: said.append(words))
-        visit.until(lambda: session.figures.frames > 40)
-        assert not one.generator.light and ("detail", "full") in one.play._lines()
-        one._change("detail", "auto")
-        visit.until(lambda: one.generator.light)
-        visit.until(lambda: SAID in said)
-        assert ("detail", "light") in one.play._lines()
-        one._change("detail", "full")
-        visit.until(lambda: not one.generator.light)
-        one._change("detail", "light")
-        visit.until(lambda: one.generator.light)
-        assert said.count(SAID) == 1
-    finally:
-        one.close()
+def test_a_world_that_has_none_is_not_followed(begin):
+    visit = begin("behind coarse", "auto")
+    session = visit.program.session
+    visit.until(lambda: session.figures.frames > 60)
+    assert not visit.program.generator.light and not session.notices
+
+
+def test_a_player_who_sets_it_and_a_machine_that_falls_behind(begin, monkeypatch):
+    visit = begin("behind", "full")
+    one, said = visit.program, []
+    session = one.session
+    monkeypatch.setattr(one.play, "tell", lambda words, picture=None: said.append(words))
+    visit.until(lambda: session.figures.frames > 40)
+    assert not one.generator.light and ("detail", "full") in one.play._lines()
+    one._change("detail", "auto")
+    visit.until(lambda: one.generator.light)
+    visit.until(lambda: SAID in said)
+    assert ("detail", "light") in one.play._lines()
+    one._change("detail", "full")
+    visit.until(lambda: not one.generator.light)
+    one._change("detail", "light")
+    visit.until(lambda: one.generator.light)
+    assert said.count(SAID) == 1
