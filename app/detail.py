@@ -13,19 +13,28 @@ TWICE = 2  # spans in a row: one may be another program's fault
 SAID = "This machine falls behind: fine detail is left out. (Detail, in the settings)"
 
 
-class DetailWatch:
-    """`behind` once frames came late, or the generator was overloaded, in two spans in a row; and ever after.
+class Detail:
+    """Follows what is set, from walk to walk: `auto` is full until frames came late, or the generator was overloaded,
+    in two spans in a row, and light from then on until something else is set.
 
     Gaps between frames say less: a restart, a rewind and a saved place leave some on any machine.
     """
 
     def __init__(self) -> None:
-        self.behind = False
+        self._set, self._behind = "full", False
         self._figures: Figures | None = None
         self._frames, self._late, self._slow = 0, 0, 0
 
-    def look(self, figures: Figures, overloaded: bool) -> None:
-        """Take note of what a session has shown until now, and of whether its generator is overloaded."""
+    def follow(self, wanted: str, figures: Figures, overloaded: bool) -> bool:
+        """Whether to be light from here on: `wanted` is one of `settings.DETAILS`, `figures` what a session has shown
+        until now, and `overloaded` whether its generator is.
+        """
+        if wanted != self._set:
+            self._set, self._behind, self._slow = wanted, False, 0
+        self._look(figures, overloaded)
+        return wanted == "light" or (wanted == "auto" and self._behind)
+
+    def _look(self, figures: Figures, overloaded: bool) -> None:
         if figures is not self._figures:
             self._figures, self._frames, self._late, self._slow = figures, figures.frames, figures.late_frames, 0
         shown = figures.frames - self._frames
@@ -34,26 +43,4 @@ class DetailWatch:
         slow = overloaded or figures.late_frames - self._late > LATE * shown
         self._slow = self._slow + 1 if slow else 0
         self._frames, self._late = figures.frames, figures.late_frames
-        self.behind = self.behind or self._slow >= TWICE
-
-    def forget(self) -> None:
-        """Nothing was behind."""
-        self.behind, self._slow = False, 0
-
-
-class Detail:
-    """Follows what is set as well, from walk to walk: `auto` is full until a machine is behind, and light from then on
-    until something else is set.
-    """
-
-    def __init__(self) -> None:
-        self.watch = DetailWatch()
-        self._set = "full"
-
-    def follow(self, wanted: str, figures: Figures, overloaded: bool) -> bool:
-        """Whether to be light from here on; `wanted` is one of `settings.DETAILS`."""
-        if wanted != self._set:
-            self._set = wanted
-            self.watch.forget()
-        self.watch.look(figures, overloaded)
-        return wanted == "light" or (wanted == "auto" and self.watch.behind)
+        self._behind = self._behind or self._slow >= TWICE

@@ -114,6 +114,8 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
 
 
 def _check(args: Namespace) -> None:
+    if args.detail == "auto":
+        raise UserError("--detail auto goes by frames that a window shows late; with --headless give full or light.")
     for path in (args.json, args.out):
         if path is not None and str(path) != "-" and path.resolve().parent.is_file():
             raise UserError(f"Cannot write {path}: {path.parent} is a file; choose another folder.")

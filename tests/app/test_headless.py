@@ -144,6 +144,7 @@ def test_a_lost_generator_leaves_no_half_written_file(door: Door, tmp_path: Path
         (("--seed", "-1"), "0 or more"),
         (("--actions", "dance"), "Unknown actions"),
         (("--json", "."), "is a folder"),
+        (("--detail", "auto"), "give full or light"),
     ],
 )
 def test_bad_input_is_one_sentence(door: Door, words: tuple[str, ...], sentence: str) -> None:
