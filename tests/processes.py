@@ -1,8 +1,10 @@
 """Several processes for one test: forked (nothing is imported again), bounded in time, and always cleaned up."""
 
 import faulthandler
+import importlib.util
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +20,21 @@ import torch.distributed as dist
 from generator.model.ranks import Meeting
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="these tests fork, which is safe with torch on Linux only")
+
+kernels = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for CUDA only")
+
+
+def check_kernel(check: Callable[[str], None], file: str) -> None:
+    """A check of a GPU's kernel on a device, which ends by printing "alike": on a GPU, or without one by running the
+    test's `file` in triton's interpreter.
+    """
+    if torch.cuda.is_available():
+        check("cuda")
+        return
+    path = os.pathsep.join(part for part in sys.path if part)
+    given = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}  # read when triton is imported
+    done = subprocess.run([sys.executable, file], env=given, capture_output=True, text=True)
+    assert done.returncode == 0 and "alike" in done.stdout, done.stderr
 
 
 def together(count: int, act: Callable[[Meeting], Any], seconds: float = 240.0) -> list[Any]:

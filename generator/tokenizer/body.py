@@ -7,7 +7,9 @@ shares and pushes is found from recordings by least squares (training/body_learn
 way they are found to four digits. What it may stand on is a relief of the place in cells of FINEST map units, made of
 the map's blocks and of where recorded walks stood: a body as wide as RADIUS stands on the highest cell below it, steps
 up by CLIMB at most, and slides along whatever is higher. Recorded cameras follow a body's height one tick late.
-Ours; radius, climb and slides are those of the Doom family of engines (Romero et al. 1993, P_XYMovement).
+Ours; radius, climb and slides are those of the Doom family of engines, quirks included: a body stops a 32nd of its step
+short of a wall, is held up by lines that its corners only cross the extension of, and slips past those that it is too
+near to (Romero et al. 1993, P_SlideMove, as in ZDoom; what that does was read there, and held to recordings).
 
 Does not know of networks, pictures or how a pose was found.
 """
@@ -15,6 +17,7 @@ Does not know of networks, pictures or how a pose was found.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,21 +26,26 @@ from torch import Tensor, nn
 
 from generator.tokenizer import devices
 from generator.tokenizer.devices import constant
-from generator.tokenizer.place_map import BELOW, FINEST
+from generator.tokenizer.place_map import BELOW, FINEST, arrays
 
 if TYPE_CHECKING:
     from generator.tokenizer.place import Place
 
-STATE = 6  # speed east and north, how much the eye rises next, whether the last tick began and ended in the air, and
-# whether the speed is known: at first it is taken to be that of one who has held the same keys for long
+STATE = 7  # speed east and north, how much the eye rises next, whether the last tick began and ended in the air,
+# whether the speed is known: at first it is taken to be that of one who has held the same keys for long; and for how
+# many ticks keys do not lift
 RADIUS, CLIMB = 16.0, 24.0  # map units
 UNKNOWN, HIGHEST = 255, 254  # of the relief, in map units above the map's lowest level
 NOWHERE = 1e6  # map units: higher than anything one could stand on
 TOUCH = 0.5  # map units above what it stands on at which a body flies
-FARTHEST = RADIUS - 1  # map units of a step up to which only its end has to be free, farther also its middle
-SPARE = 1 / 32  # of a step that stops so much short of what is in its way
-PROBE = 0.6  # map units that tell which side that is on
-PARTS, SLIDES = 32, 3  # of a step that are tried, and how often one slides within it
+FARTHEST, PARTS = RADIUS - 1, 3  # map units of a step either way that is made at once, and at most so many such parts
+SPARE = 1 / 32  # of a part that stops so much short of what is in its way
+LINES = int(FARTHEST / FINEST) + 1  # edges of cells that a part of a step may cross, either way
+SLIDES = 2  # of a part, before it goes along one axis or not at all
+CORNERS = ((1.0, 1.0), (-1.0, 1.0), (1.0, -1.0))  # of a body, as its step goes: the foremost, and those beside it
+FRONT = (1.0, -1.0)  # which way the fronts of lines look that begin columns, and rows
+BLOCK = 32  # cells: a corner that crosses a line's extension within the same block is stopped, too
+WEARY = 22  # ticks after a lift in which there is no other: in recordings there was none, whatever key was held
 TICKS, ASTRAY = 4, 80.0  # of a latent frame; map units that one may be off after it and still be where one was thought
 STEEPEST = 60.0  # degrees of pitch
 SLOWEST = 1 / 16  # speed below which a body without a push stands
@@ -76,22 +84,47 @@ class Body(nn.Module):
 
     def levels(self, place: Place) -> Tensor:
         """The eye's height (C, C) of one who stands in each cell, on the highest within RADIUS of it."""
-        made: Tensor | None = self.__dict__.get("_levels")
-        if made is None or made.device != self.relief.device:
-            made = self.__dict__["_levels"] = self._levels_of(place)
+        return self._heights(place)[0]
+
+    def lines(self, place: Place) -> tuple[Tensor, Tensor]:
+        """The eye's height of one who stands on the highest line that begins a column, or a row, of cells in a block of
+        the place, and how near to it a point counts as being in front of it: (2, blocks, C).
+        """
+        return self._heights(place)[1:]
+
+    def _heights(self, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+        made: tuple[Tensor, Tensor, Tensor] | None = self.__dict__.get("_made")
+        if made is None or made[0].device != self.relief.device:
+            made = self.__dict__["_made"] = self._heights_of(place)
         return made
 
-    def _levels_of(self, place: Place) -> Tensor:
+    def _heights_of(self, place: Place) -> tuple[Tensor, Tensor, Tensor]:
         assert place.map is not None, "only a place with a map has a relief"
-        beside = int(RADIUS / FINEST)
-        relief = nnf.pad(self.relief[None, None].float(), (beside,) * 4, mode="circular")
-        highest = nnf.max_pool2d(relief, 2 * beside + 1, 1)[0, 0]
-        eye = highest - BELOW + place.map.eye.float() + self.stature
-        return eye.masked_fill(highest > HIGHEST, NOWHERE)
+        beside, side = int(RADIUS / FINEST), len(self.relief)
+        wide = nnf.pad(self.relief[None, None].float(), (beside,) * 4, mode="circular")
+        highest = nnf.max_pool2d(wide, 2 * beside + 1, 1)[0, 0]
+        own, lines, thick = self.relief.float(), [], []
+        within = BLOCK if side % BLOCK == 0 else 1
+        for ground in (own, own.T):
+            before = ground.roll(1, 1)
+            line = torch.where(ground == before, -NOWHERE, torch.maximum(ground, before))
+            most = line.unflatten(0, (-1, within)).amax(1)
+            lines.append(most)
+            long = runs(ground * 1000 + before) * (line == most.repeat_interleave(within, 0))
+            thick.append(1 / (FINEST * long.unflatten(0, (-1, within)).amax(1)))
+        shift = place.map.eye.float() + self.stature - BELOW
+        levels, edges = ((v + shift).masked_fill(v > HIGHEST, NOWHERE) for v in (highest, torch.stack(lines)))
+        return levels, edges, torch.stack(thick)
 
     def changed(self) -> None:
         """The relief is another one."""
-        self.__dict__.pop("_levels", None)
+        self.__dict__.pop("_made", None)
+
+    def ready(self, place: Place) -> None:
+        """Compile what walks need: at the very first start that takes seconds, which would be a gap in a walk."""
+        sizes = (5,), (1, 2), (1, self.keys), (STATE,)
+        given = [torch.zeros(1, *size, device=self.relief.device) for size in sizes]
+        self.walk(place, *given)
 
     def walk(
         self, place: Place, pose: Tensor, look: Tensor, actions: Tensor, state: Tensor
@@ -99,12 +132,51 @@ class Body(nn.Module):
         """The pose (n, 5) after look (n, ticks, 2) in degrees and encoded actions (n, ticks, P), the moves
         (n, ticks, 3) forward, right and up in map units that were made, and the state (n, STATE) afterwards.
         """
-        pose, state = pose.float(), state.float()
-        plan, yaw, height = pose[:, :2], pose[:, 2], pose[:, 4]
-        (rise, flown, flew, known), made = state[:, 2:].unbind(-1), []
         keys = actions[..., : self.keys].float()
-        pushes = self.pushes(keys)  # (n, ticks, 2, 2)
-        lifts, look = (keys * self.lift).sum(-1), look.to(plan)
+        given = (
+            pose.float(),
+            look.to(pose.device).float(),
+            self.pushes(keys),
+            (keys * self.lift).sum(-1),
+            state.float(),
+        )
+        if devices.at_hand(pose):
+            return self.walk_of_steps(place, given)
+        if pose.device.type == "cuda" and find_spec("triton"):
+            return self.walk_of_kernel(place, given)
+        return self.walk_of_tensors(place, given)
+
+    def walk_of_steps(self, place: Place, given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `walk_of_tensors`, on a processor (body_steps.py)."""
+        from generator.tokenizer import body_steps  # brings a compiler along, which a menu need not wait for
+
+        pose, look, pushes, lifts, state = (part.detach() for part in given)
+        end, after = pose.clone(), state.clone()
+        moves = pose.new_empty(*look.shape[:2], 3)
+        own = arrays(self.carry, self.fall, self.levels(place), *self.lines(place))
+        body_steps.walk_all(
+            end.numpy(), after.numpy(), *arrays(look, pushes, lifts), *own, place.period, FINEST, moves.numpy()
+        )
+        return end, moves, after
+
+    def walk_of_kernel(self, place: Place, given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `walk_of_tensors`, on a GPU (body_kernel.py)."""
+        from generator.tokenizer import body_kernel  # triton is there for GPUs only
+
+        numbers = {
+            "CLIMB": CLIMB, "TOUCH": TOUCH, "SLOWEST": SLOWEST, "WEARY": WEARY, "FARTHEST": FARTHEST, "PARTS": PARTS,
+            "NOWHERE": NOWHERE, "STEEPEST": STEEPEST, "RADIUS": RADIUS, "LINES": LINES, "SLIDES": SLIDES,
+            "SPARE": SPARE,
+        }  # fmt: skip
+        pose, look, pushes, lifts, state = given
+        own = (self.carry, self.fall, self.levels(place), *self.lines(place))
+        return body_kernel.walk((pose, look, pushes.flatten(2), lifts, state), own, place.period, FINEST, numbers)
+
+    def walk_of_tensors(self, place: Place, given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `walk`, of poses, look, pushes (n, ticks, 2, 2), lifts (n, ticks) and state, on any device."""
+        pose, look, pushes, lifts, state = given
+        plan, yaw, height = pose[:, :2], pose[:, 2], pose[:, 4]
+        (rise, flown, flew, known, weary), made = state[:, 2:].unbind(-1), []
         speed = torch.lerp(self._usual(pushes[:, 0, 0], yaw + look[:, 0, 0]), state[:, :2], known[:, None])
         for tick in range(look.shape[1]):
             yaw = yaw + look[:, tick, 0]
@@ -115,22 +187,22 @@ class Body(nn.Module):
             eye = torch.maximum(height + rise, floor)
             pushed = torch.lerp(pushes[:, tick, 0], pushes[:, tick, 1], flies[:, None])
             step = speed * torch.lerp(self.carry[0], self.carry[1], flew)[:, None] + turned(pushed, *turn)
-            rests = (pushed == 0).all(-1) & (step.abs().amax(-1) < SLOWEST)
-            after, speed = self.slide(place, plan, step.masked_fill(rests[:, None], 0.0), eye + CLIMB)
+            after, speed = self.slide(place, plan, step, eye + CLIMB)
             there = self._under(place, after, eye)
             lifted = torch.where(flies > 0, height + rise, floor)
             slope, bent = (torch.lerp(self.fall[k], self.fall[2 + k], flown) for k in (0, 1))
-            rise = torch.where(flies > 0, slope * rise + bent, lifts[:, tick])
+            lift = lifts[:, tick] * ((flies == 0) & (weary <= 0))
+            rise = torch.where(flies > 0, slope * rise + bent, lift)
+            weary = torch.where(lift > 0, float(WEARY), (weary - 1).clamp(min=0.0))
             rise, flown, flew = torch.maximum(rise, there - lifted), flies, (eye > there + TOUCH).float()
+            rests = (pushed == 0).all(-1) & (speed.abs().amax(-1) < SLOWEST) & (flew == 0)
+            speed = speed.masked_fill(rests[:, None], 0.0)
             made.append(torch.cat([turned(after - plan, *turn), (lifted - height)[:, None]], dim=-1))
             plan, height = torch.remainder(after, place.period), lifted
         pitch = (pose[:, 3] + look[..., 1].sum(1)).clamp(-STEEPEST, STEEPEST)
         end = torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch, height], dim=-1)
-        return (
-            end,
-            torch.stack(made, dim=1),
-            torch.stack([*speed.unbind(-1), rise, flown, flew, torch.ones_like(rise)], dim=-1),
-        )
+        state = torch.stack([*speed.unbind(-1), rise, flown, flew, torch.ones_like(rise), weary], dim=-1)
+        return end, torch.stack(made, dim=1), state
 
     def _usual(self, pushed: Tensor, yaw: Tensor) -> Tensor:
         """The speed (n, 2) that the same push (n, 2), forward and right, leads to in the end, before it is made."""
@@ -162,31 +234,73 @@ class Body(nn.Module):
         """Where a step (n, 2) from plan positions (n, 2) ends, and the speed (n, 2) that is left of it, for a body that
         cannot stand higher than `highest` (n,). What is inside of something already may leave it.
         """
-        parts = constant(tuple(k / PARTS for k in range(1, PARTS + 1)), plan.device)
-        halves = constant((0.5, 1.0), plan.device)
-        sides = constant(((PROBE, 0.0), (0.0, PROBE)), plan.device)
-        highest = highest.masked_fill(self.standing(place, plan) > highest, 2 * NOWHERE)[:, None]
-        speed = step
-        for _ in range(SLIDES):
-            ends = plan[:, None] + step[:, None] * halves[:, None]
-            far = torch.stack([step.abs().amax(-1) > FARTHEST, torch.ones_like(step[:, 0], dtype=torch.bool)], dim=-1)
-            stops = ((self.standing(place, ends) > highest) & far).any(-1)
-            if devices.at_hand(plan) and not bool(stops.any()):
-                return plan + step, speed
-            open_ = self.standing(place, plan[:, None] + step[:, None] * parts[:, None]) <= highest
-            share = open_.float().cumprod(-1).sum(-1) / PARTS
-            gone = torch.where(stops, (share - SPARE).clamp(min=0.0), 1.0)[:, None]
-            touch = plan + step * share[:, None]
-            free = self.standing(place, touch[:, None] + step.sign()[:, None] * sides) <= highest
-            longer = step.abs() >= step.abs().flip(-1)
-            free = free & (
-                ~free.flip(-1) | longer & (constant((True, False), plan.device, torch.bool) | ~longer.flip(-1))
-            )
-            along = step * (1 - gone - SPARE).clamp(min=0.0) * free
-            plan = plan + step * gone
-            step = along.masked_fill(~stops[:, None], 0.0)
-            speed = torch.where(stops[:, None], step, speed)
+        highest = highest.masked_fill(self.standing(place, plan) > highest, 2 * NOWHERE)
+        count, speed = ((step.abs().amax(-1) / FARTHEST).floor() + 1).clamp(max=PARTS)[:, None], step
+        for number in range(PARTS):
+            goes = number < count
+            plan, left = self._part(place, plan, speed / count * goes, highest)
+            speed = torch.where(goes, left * count, speed)
         return plan, speed
+
+    def _part(self, place: Place, plan: Tensor, step: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for a part of a step, no longer than FARTHEST either way.
+
+        What a corner meets stops it SPARE short, and what is left of the part goes along the line that was met; if
+        that is blocked too, what is left is tried once more as a whole, and then along either axis.
+        """
+
+        def fits(where: Tensor) -> Tensor:
+            return self.standing(place, where) <= highest
+
+        stopped, left = ~fits(plan + step), step
+        plan, slides = torch.where(stopped[:, None], plan, plan + step), stopped
+        for _ in range(SLIDES):
+            share, along = self._met(place, plan, step, highest)
+            touch = plan + step * (share - SPARE).clamp(min=0.0)[:, None]
+            slides = slides & (share < 1) & fits(touch)
+            plan = torch.where(slides[:, None], touch, plan)
+            step = torch.where(slides[:, None], step * (1 - share)[:, None], step)
+            rest = step * along
+            left = torch.where(slides[:, None], rest, left)
+            goes_on = slides & fits(plan + rest)
+            plan, stopped = torch.where(goes_on[:, None], plan + rest, plan), stopped & ~goes_on
+            slides = slides & stopped
+        for way in constant(((0.0, 1.0), (1.0, 0.0)), plan.device):
+            goes_on = stopped & fits(plan + step * way)
+            plan, stopped = torch.where(goes_on[:, None], plan + step * way, plan), stopped & ~goes_on
+        return plan, left
+
+    def _met(self, place: Place, plan: Tensor, step: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+        """The share (n,) of a step (n, 2) from plan positions (n, 2) after which one of the three corners that go ahead
+        crosses a line on which the body cannot stand, 1 if none does, and along which axes (n, 2) it may still go on.
+        """
+        (lines, thick), side = self.lines(place), len(self.relief)
+        ahead = torch.where(step > 0, 1.0, -1.0)
+        corners = plan[:, None] + ahead[:, None] * constant(CORNERS, plan.device) * RADIUS  # (n, 3, 2)
+        first = (corners / FINEST).floor() + (ahead[:, None] > 0)
+        number = first[..., None] + ahead[:, None, :, None] * constant(tuple(range(LINES)), plan.device)
+        away = (number * FINEST - corners[..., None]) * ahead[:, None, :, None]  # (n, 3, 2, LINES)
+        beyond, share = step.abs()[:, None, :, None] - away, away / step.abs()[:, None, :, None]
+        behind = (ahead * constant(FRONT, plan.device))[:, None, :, None] < 0  # it comes from the front
+        number = torch.remainder(number, side).long()
+        within, blocks = side // lines.shape[1], torch.zeros_like(share, dtype=torch.bool)
+        for end in (corners, corners + step[:, None]):
+            block = torch.remainder((end / FINEST).floor(), side).long().flip(-1) // within
+            axis = constant((0, 1), plan.device, torch.int64)[:, None]
+            there = axis, block[..., None], number
+            told = torch.where(behind, beyond, away) >= thick[there]
+            blocks = blocks | (lines[there] > highest[:, None, None, None]) & told
+        share = torch.where(blocks & (share >= 0) & (share < 1), share, 1.0).amin((1, 3))  # (n, 2)
+        least = share.amin(-1)
+        return least, (share > least[:, None]).float()
+
+
+def runs(values: Tensor) -> Tensor:
+    """How many equal values (R, C) stand below one another where each is, float."""
+    other = torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
+    number = other.long().cumsum(0) - 1
+    count = torch.zeros_like(values).scatter_add_(0, number, torch.ones_like(values))
+    return count.gather(0, number)
 
 
 def _changed(body: Body, _: object) -> None:

@@ -199,6 +199,8 @@ class Parallax(nn.Module):
         """
         if self.place is None:
             return self.no_pace(len(picture))
+        if self.body is not None:
+            self.body.ready(self.place)
         pitch = torch.rad2deg(self.perceive(picture.to(self.log_stretch)).horizon.float().atan())
         stretch = self.known_stretch
         pose = self.place.find(picture, pitch, edge, stretch)

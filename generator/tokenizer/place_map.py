@@ -30,8 +30,10 @@ from controls.errors import UserError
 from generator.tokenizer import devices
 from generator.tokenizer.camera_rays import Rays, finer
 from generator.tokenizer.devices import constant
+from generator.tokenizer.palettes import alike, few
 from generator.tokenizer.place_faces import Faces, Met
 from generator.tokenizer.place_light import Light
+from generator.tokenizer.place_sky import Sky
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
@@ -44,11 +46,9 @@ COARSE = 1.5  # blocks at most so many times as wide as a ray, once those are wi
 FULL = 2  # of the eight blocks in a coarser one that make it solid
 BODY, REACH = (-14.0, -6.0, 2.0, 10.0), 130.0  # map units above the eye at which blocks stop a body, and how far ahead
 BESIDE = 3  # of the finest blocks to each side that a body has to itself: engines keep 16 map units, recordings show 12
-TURNS, SLOPES, LOWEST, HIGHEST = 720, 96, -0.1, 1.1  # cells of the sky: around, and up by slope
 BAND = 16  # rows that are looked along at once, as far as any of them stays within the map's heights
 RAYS = 2**18  # that a GPU looks along at once instead, if these are more: it would wait for many small steps
 COLOURS = 255  # of blocks
-AT_ONCE = 16384  # colours that are compared; bounds memory
 VIEW = 4  # rays per latent cell along each side
 CHANNELS = 4 * VIEW * VIEW  # of a view: three colours and nearness of each ray of a latent cell
 PROCESSOR = torch.device("cpu")
@@ -59,14 +59,13 @@ class PlaceMap(nn.Module):
     """Blocks and sky of a place of this period, seen `lower` than pixels' middles; empty until it is filled.
 
     Kept are the numbers of the finest blocks (`where`), which of the colours of the `palette` they have (`what`, from
-    1), the `sky`, and how high the recordings' `eye` mostly was; `codes` are the blocks of each kind, dense, 0 where
-    there is nothing, and `tops` how many levels of each column of them are not empty above.
+    1), and how high the recordings' `eye` mostly was; `codes` are the blocks of each kind, dense, 0 where there is
+    nothing, and `tops` how many levels of each column of them are not empty above. Behind all is the `sky`.
     """
 
     where: Tensor
     what: Tensor
     palette: Tensor
-    sky: Tensor
     eye: Tensor
 
     def __init__(self, period: float, levels: int, lower: float = 0.0) -> None:
@@ -78,13 +77,13 @@ class PlaceMap(nn.Module):
         self.register_buffer("where", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("what", torch.zeros(0, dtype=torch.uint8))
         self.register_buffer("palette", torch.zeros(COLOURS + 1, 3))
-        self.register_buffer("sky", torch.zeros(SLOPES, TURNS, 3))
         self.register_buffer("eye", torch.zeros(()))
         for kind in range(KINDS):
             self.register_buffer(f"codes{kind}", torch.zeros(0, dtype=torch.uint8), persistent=False)
             self.register_buffer(f"tops{kind}", torch.zeros(0, dtype=torch.int32), persistent=False)
         self.faces = Faces(self.cells**2, self.heights, FINEST)
         self.light = Light(self.cells, self.heights, int(CELL / FINEST), COLOURS + 1)
+        self.sky = Sky()
         self._plain = (Faces(self.cells**2, self.heights, FINEST),)  # none, for views that want none
         self.spread()
 
@@ -118,9 +117,13 @@ class PlaceMap(nn.Module):
         if len(made):
             palette[1:] = made[0]  # what is left over
             palette[1 : 1 + len(made)] = made
-        order = where.argsort()
-        self.where, self.what = where[order].int(), (what[order] + 1).to(torch.uint8)
         self.palette.copy_(palette)
+        self.keep(where, what + 1)
+
+    def keep(self, where: Tensor, what: Tensor) -> None:
+        """Blocks stand at these numbers (N,) and nowhere else, in these colours (N,) of the palette, counted from 1."""
+        order = where.argsort()
+        self.where, self.what = where[order].int(), what[order].to(torch.uint8)
         self.spread()
 
     def spread(self) -> None:
@@ -131,24 +134,11 @@ class PlaceMap(nn.Module):
             side, levels = self.cells // 2**kind, self.heights // 2**kind
             if kind:
                 number, colour = coarser(number, colour, 2 * side, 2 * levels)
-                alike = [torch.cdist(part, palette[1:]).argmin(1) + 1 for part in colour.split(AT_ONCE)]
-                what = torch.cat(alike).to(torch.uint8)
+                what = (alike(colour, palette[1:]) + 1).to(torch.uint8)
             code = torch.zeros(side**2 * (levels + 2), dtype=torch.uint8, device=number.device)
             code[padded(number, levels)] = what
             setattr(self, f"codes{kind}", code)
             setattr(self, f"tops{kind}", tops_of(code, levels))
-
-    def sky_cells(self, azimuth: Tensor, up: Tensor) -> Tensor:
-        """Numbers of the sky's cells in directions: azimuth in degrees, `up` as a slope, which go together."""
-        return self.sky_slope(up) * TURNS + self.sky_turn(azimuth)
-
-    def sky_turn(self, azimuth: Tensor) -> Tensor:
-        """Which of the sky's TURNS azimuths in degrees lie in."""
-        return (torch.remainder(azimuth, 360.0) / 360.0 * TURNS).long().clamp_(0, TURNS - 1)
-
-    def sky_slope(self, up: Tensor) -> Tensor:
-        """Which of the sky's SLOPES lie in."""
-        return ((up - LOWEST) / (HIGHEST - LOWEST) * SLOPES).long().clamp_(0, SLOPES - 1)
 
     def view(
         self,
@@ -166,10 +156,10 @@ class PlaceMap(nn.Module):
         waiting; elsewhere it is taken for any.
         """
         rays = Rays(pose.detach(), edge, stretch, height, width, samples, self.lower)
-        asked = asked_at(2 * edge / (width * finer(samples)), self.sky.device)
-        if devices.at_hand(self.sky):
+        asked = asked_at(2 * edge / (width * finer(samples)), self.palette.device)
+        if devices.at_hand(self.palette):
             seen = self.look(rays, asked, fine)[0]
-        elif self.sky.device.type == "cuda" and find_spec("triton"):
+        elif self.palette.device.type == "cuda" and find_spec("triton"):
             seen = self.view_of_kernel(rays, asked, fine)
         else:
             seen = self.view_of_tensors(rays, asked, fine)
@@ -205,7 +195,7 @@ class PlaceMap(nn.Module):
             number, met = self.met(rays, away)
         if finest is not None and len(finest):
             code = torch.where(away <= finest[-1], self.faces.codes(number, met, code), code)
-        above = self.sky.flatten(0, 1)[self.sky_cells(rays.azimuth, rays.up)].float()
+        above = self.sky.seen(rays.azimuth, rays.up)
         colours = self.palette[code].float()
         if self.light.known:
             colours = self.light.shaded(colours, code, self.light.left(self.light.of(number), away))
@@ -232,7 +222,7 @@ class PlaceMap(nn.Module):
             raise UserError(f"The pose is no longer finite ({rays.pose.tolist()}); begin anew.")
         from generator.tokenizer import place_rays  # brings a compiler along, which a menu need not wait for
 
-        turn, slope = self.sky_turn(rays.azimuth)[:, 0], self.sky_slope(rays.up)[..., 0]
+        turn, slope = self.sky.turn(rays.azimuth)[:, 0], self.sky.slope(rays.up)[..., 0]
         above = (BELOW + self.rise(rays.pose)).flatten()
         parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above, turn, slope)
         counts = torch.tensor([len(far) for far in asked])
@@ -244,7 +234,7 @@ class PlaceMap(nn.Module):
             arrays(*parts),
             arrays(torch.cat(tuple(asked)), kinds, counts.cumsum(0)),
             (*arrays(*blocks), *sizes),
-            (*arrays(self.palette.float(), self.sky.float()), np.float32(UNIT)),
+            (*arrays(self.palette.float(), self.sky.codes, self.sky.palette.float()), np.float32(UNIT)),
             (*arrays(self.light.dim, self.light.fade, self.light.tones), self.light.side, self.light.levels),
             arrays(faces.starts, faces.at, faces.plane, faces.what),
             torch.get_num_threads(),
@@ -324,8 +314,11 @@ class PlaceMap(nn.Module):
         return most / -high if high < 0 else (self.heights * FINEST - least) / low if low > 0 else FAR
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """As any module's, for however many blocks there are."""
+        """As any module's, for however many blocks there are; maps once kept the sky's colours themselves."""
         errors: list[str] = rest[-1]
+        if prefix + "sky" in state_dict:
+            self.sky.fill(state_dict[prefix + "sky"].to(self.palette))
+            state_dict = {name: value for name, value in state_dict.items() if name != prefix + "sky"}
         for name in ("where", "what"):
             if prefix + name in state_dict:
                 own: Tensor = getattr(self, name)
@@ -380,20 +373,3 @@ def asked_at(wide: float, device: torch.device = PROCESSOR) -> tuple[Tensor, ...
         found[kind].append(far)
         far += min(share * max(CLOSEST, GROWTH * far), WIDEST * FINEST * 2**kind)
     return tuple(constant(tuple(part), device) for part in found)
-
-
-def few(colour: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """At most so many colours (P, 3) that stand for these (N, 3) in [-1, 1], and which one (N,) for each."""
-    levels = ((colour.float().clamp(-1, 1) + 1) * 15.5).round().long()  # cells of 1/16
-    cell = (levels[:, 0] * 32 + levels[:, 1]) * 32 + levels[:, 2]
-    used, inside = cell.unique(return_inverse=True)
-    count = torch.bincount(inside, minlength=len(used)).to(colour)
-    mean = colour.new_zeros(len(used), 3).index_add_(0, inside, colour) / count[:, None].clamp(min=1)
-    chosen = mean[count.argsort(descending=True, stable=True)[:most]]
-    for _ in range(8 if len(used) > most else 0):  # of k-means
-        nearest = torch.cdist(mean, chosen).argmin(1)
-        weight = torch.bincount(nearest, count, minlength=len(chosen))
-        total = chosen.new_zeros(chosen.shape).index_add_(0, nearest, mean * count[:, None])
-        chosen = torch.where(weight[:, None] > 0, total / weight[:, None].clamp(min=1), chosen)
-    nearest = torch.cdist(mean, chosen).argmin(1) if len(used) else inside
-    return chosen, nearest[inside]

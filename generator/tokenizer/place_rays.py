@@ -192,14 +192,14 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
     map's bottom; turn (n, w) and slope (n, h) are each ray's cell of the sky. distances: how far (D,), which kind (D,)
     of blocks is asked for there, and where each of the three kinds ends (3,).
     place: codes and tops of the three kinds of blocks, cells a side and levels of the finest, the period and how wide
-    the finest are in map units. colours: the palette, the sky (slopes, turns, 3), and what nearness is told in. light:
-    how dim cells are, how fast they fade, tones, how many cells there are a side and upwards (place_light.py). faces:
-    where each column's begin, numbers, planes and codes (place_faces.py).
+    the finest are in map units. colours: the palette, the sky's codes (slopes, turns) and its palette, and what
+    nearness is told in. light: how dim cells are, how fast they fade, tones, how many cells there are a side and
+    upwards (place_light.py). faces: where each column's begin, numbers, planes and codes (place_faces.py).
     """
     start, east, north, up, above, turn, slope = rays
     far, kinds = distances[:2]
     cells, heights, period, finest = place[6:]
-    palette, sky, unit = colours
+    palette, sky, of_sky, unit = colours
     dim, fade, tones, side, levels = light
     starts, numbers, planes, what = faces
     count, wide, high, strides = len(far), east.shape[1], up.shape[1], -(-len(far) // STRIDE)
@@ -239,7 +239,7 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
                         colour + np.float32(tones[dark, code, i]) * np.float32(TONE) if len(tones) else colour
                     )
                 else:
-                    seen[n, i, r, c] = sky[slope[n, r], turn[n, c], i]
+                    seen[n, i, r, c] = of_sky[sky[slope[n, r], turn[n, c]], i]
             seen[n, 3, r, c] = unit / far[d] if code > 0 else np.float32(0.0)
 
 

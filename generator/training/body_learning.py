@@ -12,17 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from generator.data.clips import Dataset
-from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, Body, both, turned
+from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, WEARY, Body, both, turned
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
+from generator.training.known_depth import known_ground
 from generator.training.place_learning import LEVEL, stood_on
+
+if TYPE_CHECKING:
+    from generator.training.parallax import ParallaxRun
 
 HEAD = 10.0  # map units above the eye up to which blocks are in a body's way
 ALIKE = 4.0  # map units by which a block's top may differ from the ground that it is
@@ -45,18 +51,31 @@ def walks_of(data: Dataset, split: str) -> list[Walked]:
     return [Walked(clip.keys, clip.pose) for clip in map(data.clip, data.select(split))]
 
 
+def find_body(run: ParallaxRun, place: Place) -> dict[str, float]:
+    """Find the place's body from all training walks of a run, and of the true ground where that is known."""
+    assert place.body is not None
+    known = run.config.ground and run.data.meta["world"] == "halls"
+    ground = known_ground(run.data, place.period, len(place.body.relief)) if known else None
+    return learn_body(place, walks_of(run.data, "train"), ground)
+
+
 @torch.no_grad()
-def learn_body(place: Place, walks: Sequence[Walked]) -> dict[str, float]:
-    """Find the relief and all numbers of a place's body; returns how many map units a tick are off where nothing stops
-    it, and how often nothing does.
+def learn_body(
+    place: Place, walks: Sequence[Walked], ground: npt.NDArray[np.floating] | None = None
+) -> dict[str, float]:
+    """Find the relief (of `ground` (C, C), if that is known) and all numbers of a place's body; returns how many map
+    units a tick are off where nothing stops it, and how often nothing does.
     """
     body = place.body
     assert body is not None, "only a place with a map has a body"
-    lay(body, place, walks)
+    if ground is None:
+        lay(body, place, walks)
+    else:
+        lay_known(body, place, walks, ground)
     ticks = [_ticks(body, place, walk) for walk in walks if len(walk.pose) > 3]
-    speed, before, keys, flies, flown, flew, rise, rises = (torch.cat(part) for part in zip(*ticks, strict=True))
+    speed, before, keys, flies, flown, flew, rise, rises, fresh = (torch.cat(part) for part in zip(*ticks, strict=True))
     free = _fit_speed(body, speed, before, both(keys), flies, flew)
-    _fit_height(body, keys, flies, flown, rise, rises)
+    _fit_height(body, keys, (flies, flown, fresh), rise, rises)
     kept = body.carry.cpu()[flew.long()][:, None] * before
     pushed = body.pushes(keys.to(body.push.device)).cpu()[torch.arange(len(keys)), flies.long()]
     off = (kept + pushed - speed).norm(dim=-1)
@@ -88,6 +107,20 @@ def lay(body: Body, place: Place, walks: Sequence[Walked]) -> None:
     stands = np.isfinite(most)
     relief = np.where(stands & (relief > most - ALIKE), np.minimum(most, np.maximum(relief, most)), relief)
     relief = filled(np.where(relief < UNKNOWN, relief.clip(0, HIGHEST), UNKNOWN))
+    body.relief.copy_(torch.from_numpy(np.rint(relief).astype(np.uint8)))
+    body.stature.fill_(stature)
+    body.changed()
+
+
+def lay_known(body: Body, place: Place, walks: Sequence[Walked], ground: npt.NDArray[np.floating]) -> None:
+    """The same from the true heights of the ground (C, C): infinite where nobody fits, NaN where nothing is known."""
+    assert place.map is not None
+    stood = np.concatenate([stood_on(walk.pose) for walk in walks])
+    stood = stood[np.isfinite(stood[:, 2])]
+    column, row = _cells(stood[:, :2], len(ground))
+    stature = float(np.nanmedian(stood[:, 2] - ground[row, column]))
+    heights = (ground - float(place.map.eye) + BELOW).clip(0, HIGHEST)
+    relief = np.where(np.isnan(ground), float(UNKNOWN), heights)
     body.relief.copy_(torch.from_numpy(np.rint(relief).astype(np.uint8)))
     body.stature.fill_(stature)
     body.changed()
@@ -129,7 +162,7 @@ def _covered(plan: npt.NDArray[np.floating], way: int) -> npt.NDArray[np.int64]:
 def _ticks(body: Body, place: Place, walk: Walked) -> tuple[Tensor, ...]:
     """Of each tick of a walk but the ends: speed and the speed before it, forward and right of the new heading (N, 2),
     keys (N, K), whether it flies, the one before did and it ended in the air, bool (N,), how much the eye rises in it
-    and in the next (N,).
+    and in the next (N,), and whether it has not for as long as a body is weary, bool (N,).
     """
     pose = torch.from_numpy(walk.pose.astype(np.float64))
     steps, rises = pose[1:, :2] - pose[:-1, :2], (pose[1:, 2] - pose[:-1, 2]).float()
@@ -139,7 +172,9 @@ def _ticks(body: Body, place: Place, walk: Walked) -> tuple[Tensor, ...]:
     flying = pose[1:-1, 2].float() > floors + TOUCH  # a body is where its camera will be a tick later
     height, floor = pose[1:-2, 2].float(), floors[1:]
     keys = torch.from_numpy(walk.keys[2:-1].astype(np.float32))
-    return speed, before, keys, flying[1:], flying[:-1], height > floor + TOUCH, rises[1:-1], rises[2:]
+    lately = nnf.max_pool1d(nnf.pad(rises[None, 1:-1], (WEARY, 0)), WEARY + 1, 1)[0]
+    flies, flown, flew = flying[1:], flying[:-1], height > floor + TOUCH
+    return speed, before, keys, flies, flown, flew, rises[1:-1], rises[2:], lately < LEVEL
 
 
 def _fit_speed(body: Body, speed: Tensor, before: Tensor, keys: Tensor, flies: Tensor, flew: Tensor) -> Tensor:
@@ -163,10 +198,11 @@ def _fit_speed(body: Body, speed: Tensor, before: Tensor, keys: Tensor, flies: T
     return free
 
 
-def _fit_height(body: Body, keys: Tensor, flies: Tensor, flown: Tensor, rise: Tensor, rises: Tensor) -> None:
-    """Find `lift` and `fall`."""
+def _fit_height(body: Body, keys: Tensor, told: tuple[Tensor, Tensor, Tensor], rise: Tensor, rises: Tensor) -> None:
+    """Find `lift` and `fall` from ticks of which is told whether they fly, did before, and have not risen lately."""
+    flies, flown, fresh = told
     for number in range(body.keys):
-        held = ~flies & (keys[:, number] > 0)
+        held = ~flies & fresh & (keys[:, number] > 0)
         often = rises[held].median().item() if int(held.sum()) >= SEEN else 0.0
         body.lift[number] = often if often > LEVEL else 0.0
     for number, before in enumerate((~flown, flown)):

@@ -18,6 +18,8 @@ from generator.training.helpers import load_tensors
 
 WEIGHTS = "parallax.safetensors"
 
+SIZED = ("faces", "light", "sky")  # parts of a map that hold however much was found
+
 
 def load_parallax(path: Path | str) -> Parallax:
     """The parallax of a run folder, a weights file or a world, as a world keeps it; UserError when there is none."""
@@ -62,8 +64,8 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     for name, tensor in own.items():
         if name not in taken:
             taken[name] = tensor
-        elif same and name.startswith("place.map.") and (tensor.dim() == 1 or ".faces." in name or ".light." in name):
-            continue  # however many blocks and faces there are
+        elif same and name.startswith("place.map.") and (tensor.dim() == 1 or name.split(".")[2] in SIZED):
+            continue  # however many blocks, faces and cells there are
         elif taken[name].shape != tensor.shape:
             grown = tensor if name.startswith("place.") else torch.zeros_like(tensor)
             if not name.startswith("place."):

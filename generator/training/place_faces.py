@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from generator.data.clips import Dataset
+from generator.tokenizer.palettes import alike, few
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_faces import BEFORE, DEPTH, ROUGH, STEPS, TEXELS
-from generator.tokenizer.place_map import AT_ONCE, COLOURS, PlaceMap, few
+from generator.tokenizer.place_map import COLOURS, PlaceMap
 from generator.training.place_light import at_hand, left_of
 from generator.training.place_pixels import Ended, Recorded
 
@@ -76,8 +77,7 @@ class FaceFusion:
         self.map.fill(where.long(), made[which[: len(own)]])
         palette = self.map.palette.float()[1:]
         codes = torch.zeros(shown.shape, dtype=torch.uint8)
-        alike = [torch.cdist(part, palette).argmin(1) + 1 for part in made[which[len(own) :]].split(AT_ONCE)]
-        codes[shown] = torch.cat(alike).to(torch.uint8) if alike else codes[shown]
+        codes[shown] = (alike(made[which[len(own) :]], palette) + 1).to(torch.uint8)
         self.map.faces.fill(where[faced], plane, codes)
 
 

@@ -1,4 +1,4 @@
-"""What the parallax stage learns of a place beside the ego-motion: where pictures were taken.
+"""What the parallax stage learns of a place beside the ego-motion: where pictures were taken, and how it looks.
 
 Does not know of depth, or how a place's map is made.
 """
@@ -20,7 +20,10 @@ from generator.data.halls.maps import ENDLESS
 from generator.data.latents import PLAN
 from generator.tokenizer.place import Place
 from generator.training.depth_losses import soften
-from generator.training.helpers import step_generator
+from generator.training.helpers import step_generator, step_rng
+from generator.training.place_faces import face_place
+from generator.training.place_light import light_place, tone_place
+from generator.training.place_sky import sky_place
 from generator.training.windows import to_video
 
 if TYPE_CHECKING:
@@ -69,6 +72,20 @@ def place_figures(run: ParallaxRun, place: Place, rng: np.random.Generator) -> d
     pitch = torch.rad2deg(run.parallax.perceive(pictures).horizon.float().atan())
     found = place.find(pictures, pitch, run.turn.edge, float(run.parallax.stretch.detach()))
     return place.distances(found, pose)
+
+
+def find_looks(run: ParallaxRun, place: Place) -> None:
+    """Find what the settings ask for of how the blocks and sky of the place's map look."""
+    config, stretch = run.config, float(run.parallax.stretch.detach())
+    finds = (
+        ("skies", config.skies, sky_place),
+        ("lights", config.lights, light_place),
+        ("faces", config.faces, face_place),
+        ("tones", config.lights, tone_place),
+    )
+    for name, count, find in finds:
+        if count:
+            find(place, stretch, run.data, count, step_rng(config.seed, 0, name))
 
 
 def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -22,11 +22,11 @@ from generator.tokenizer.camera_rays import Rays
 from generator.tokenizer.parallax import Parallax
 from generator.tokenizer.place_map import CELL, FINEST, PlaceMap
 from generator.training.known_depth import TrueDepth
+from generator.training.place_sky import SKY, SkyFusion
 from generator.training.windows import to_video
 
 REACH = 640.0  # map units: depth is less sure of what is farther
 SURE = 1500.0  # map units: how far exact depth reaches; the tops of towers are seen from afar only
-SKY = 1800.0  # map units from which on all is sky
 SHORT = 1.5 * FINEST  # how far before its end a ray surely met nothing
 SAMPLES = 24  # of what a ray went through
 BEHIND = (0.25 * FINEST, 1.25 * FINEST)  # map units past a surface: it is two blocks thick, few rays slip through
@@ -43,13 +43,11 @@ class Fusion:
     """
 
     def __init__(self, place_map: PlaceMap, same: list[list[float]], exact: bool = False) -> None:
-        self.map, self.same = place_map, same
+        self.map, self.same, self.sky = place_map, same, SkyFusion(place_map.sky)
         self.behind, self.reach = (JUST_BEHIND, SURE) if exact else (BEHIND, REACH)
-        blocks, sky = place_map.blocks, place_map.sky.shape[0] * place_map.sky.shape[1]
-        device = place_map.sky.device
+        blocks, device = place_map.blocks, place_map.palette.device
         self.ended, self.passed = torch.zeros(blocks, device=device), torch.zeros(blocks, device=device)
         self.colour, self.weight = torch.zeros(blocks, 3, device=device), torch.zeros(blocks, device=device)
-        self.skies, self.sky = torch.zeros(sky, device=device), torch.zeros(sky, 3, device=device)
         self.fused = 0
 
     def add(self, pictures: Tensor, pose: Tensor, nearness: Tensor, edge: float, stretch: float) -> None:
@@ -58,10 +56,8 @@ class Fusion:
         colours = nnf.adaptive_avg_pool2d(pictures, (height, width)).permute(0, 2, 3, 1)  # (B, h, w, 3)
         far = 1 / nearness[:, 0].clamp(min=1e-6)  # (B, h, w)
         rays = Rays(pose, edge, stretch, height, width, lower=self.map.lower)
-        near, sky = far < self.reach, far > SKY
-        cells = self.map.sky_cells(rays.azimuth, rays.up)[sky]
-        self.sky.index_add_(0, cells, colours[sky])
-        self.skies.index_add_(0, cells, torch.ones_like(far[sky]))
+        near = far < self.reach
+        self.sky.add(rays, colours, far > SKY)
         shift = (torch.arange(far.numel(), device=far.device).view_as(far) + self.fused * far[0].numel()) * TURN % 1.0
         self.fused += len(far)
         surely = (far.clamp(max=self.reach) - SHORT - CELL).clamp(min=0.0)
@@ -91,9 +87,7 @@ class Fusion:
         where = solid.nonzero().flatten()
         self.map.light.forget()
         self.map.fill(where, self.colour[where] / self.weight[where, None])
-        mean = self.sky.sum(0) / self.skies.sum().clamp(min=1)
-        sky = torch.where(self.skies[:, None] > 0, self.sky / self.skies.clamp(min=1)[:, None], mean)
-        self.map.sky.copy_(sky.view_as(self.map.sky))
+        self.sky.finish()
 
 
 @torch.no_grad()

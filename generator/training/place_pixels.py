@@ -97,6 +97,7 @@ class Recorded:
         each = max(1, self.count // len(clips))
         frames = {i: int(self.data.entry(i)["frames"]) for i in clips}
         self.chosen = {i: np.sort(self.rng.choice(n, min(each, n), replace=False)) for i, n in frames.items()}
+        self.edge = math.tan(math.radians(self.data.meta["hfov"]) / 2)
         self.true_depth = TrueDepth(self.data, self.without, exact=True)
 
     def twice(
@@ -116,17 +117,21 @@ class Recorded:
 
     def pixels(self, what: str, reach: float) -> Iterator[Ended]:
         """Their pixels on blocks within `reach` map units, some pictures at a time; `what` is said meanwhile."""
-        place, data, view = self.place, self.data, (math.tan(math.radians(self.data.meta["hfov"]) / 2), self.stretch)
+        place, view = self.place, (self.edge, self.stretch)
         assert place.map is not None
         order = torch.full((place.map.blocks,), -1, dtype=torch.int64)
         order[place.map.where.long()] = torch.arange(len(place.map.where))
+        for pictures, pose, near in self.pictures(what):
+            for step in place.same:
+                there = pose.clone()
+                there[:, :2] += torch.tensor(step)
+                yield ended(place.map, order, pictures, there, near, view, reach)
+
+    def pictures(self, what: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Themselves (B, 3, Y, X) in [-1, 1], their poses (B, 5) and nearness (B, Y, X); `what` is said meanwhile."""
         for index, frames in tqdm(self.chosen.items(), desc=what):
-            clip = data.clip(index)
+            clip = self.data.clip(index)
             for part in np.array_split(frames, -(-len(frames) // PICTURES)):
                 pictures = to_video(np.stack([clip.frames(int(frame), 1)[0] for frame in part]))
-                near = torch.from_numpy(self.true_depth(index, clip.pose[part], data.size))
-                pose = torch.from_numpy(clip.pose[part][:, PLAN]).float()
-                for step in place.same:
-                    there = pose.clone()
-                    there[:, :2] += torch.tensor(step)
-                    yield ended(place.map, order, pictures, there, near, view, reach)
+                near = torch.from_numpy(self.true_depth(index, clip.pose[part], self.data.size))
+                yield pictures, torch.from_numpy(clip.pose[part][:, PLAN]).float(), near

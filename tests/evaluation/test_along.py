@@ -256,7 +256,10 @@ def test_a_rollout_that_is_led_by_poses_begins_where_and_as_fast_as_the_recorded
     body.relief.fill_(24)
     body.changed()
     keys, look = np.zeros((13, 8), np.uint8), np.zeros((13, 2), np.float32)
-    recorded, state = [torch.tensor([[100.0, 200.0, 30.0, 0.0, 0.0]])], torch.tensor([[9.0, -5.0, 0.0, 0.0, 0.0, 1.0]])
+    recorded, state = (
+        [torch.tensor([[100.0, 200.0, 30.0, 0.0, 0.0]])],
+        torch.tensor([[9.0, -5.0, 0.0, 0.0, 0.0, 1.0, 0.0]]),
+    )
     for _ in range(3):
         end, _, state = body.walk(place, recorded[-1], torch.zeros(1, 4, 2), torch.zeros(1, 4, 10), state)
         recorded.append(end)

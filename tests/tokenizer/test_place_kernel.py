@@ -1,16 +1,11 @@
 """Views by the GPU's kernel meet what tensors meet; without a GPU in triton's interpreter."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
-import pytest
 import torch
 
 from generator.tokenizer.camera_rays import Rays
 from generator.tokenizer.place_faces import ROUGH, TEXELS
 from generator.tokenizer.place_map import BELOW, FINEST, UNIT, PlaceMap, asked_at
+from tests.processes import check_kernel, kernels
 
 PERIOD, EDGE, STRETCH = 512.0, 1.2, 1.2
 
@@ -44,15 +39,9 @@ def check(device):
     print("alike")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for CUDA only")
+@kernels
 def test_rays_of_the_kernel_meet_what_tensors_meet():
-    if torch.cuda.is_available():
-        check("cuda")
-        return
-    path = os.pathsep.join(part for part in sys.path if part)
-    given = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}  # read when triton is imported
-    done = subprocess.run([sys.executable, __file__], env=given, capture_output=True, text=True)
-    assert done.returncode == 0 and "alike" in done.stdout, done.stderr
+    check_kernel(check, __file__)
 
 
 if __name__ == "__main__":

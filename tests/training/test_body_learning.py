@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from controls.action import encode_rows
+from controls.camera import relative_pose
+from controls.errors import UserError
 from generator.data.clips import Dataset
 from generator.data.collect import collect
+from generator.data.latents import PLAN
 from generator.tokenizer.body import HIGHEST, UNKNOWN
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST
 from generator.training.body_learning import Walked, filled, learn_body, tops_in_the_way
+from generator.training.known_depth import known_ground
+from generator.training.place_learning import stood_on
 
 PERIOD, EYE, STATURE, KEYS = 512.0, 105.0, 41.0, 4
-STANDING = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+STANDING = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]])
 CARRY, PUSH, LIFT = (0.88, 1.0), 0.7, 8.0  # forward; right is key 1, running key 2, jumping key 3
 
 
@@ -159,3 +165,47 @@ def test_the_engine_of_halls_moves_as_a_body_does(tmp_path):
     forward = data.spec.keys.index("forward")
     assert place.body.carry[0].item() == pytest.approx(29 / 32, abs=2e-3)
     assert place.body.push.view(2, 2, -1)[0, 0, forward].item() == pytest.approx(25 / 32, abs=5e-3)
+    place.map.eye.fill_(float(min(walk.pose[:, 2].min() for walk in walks)) + 24)  # the lowest floor is within the map
+    learn_body(place, walks, known_ground(data, place.period, len(place.body.relief)))
+    assert place.body.carry[0].item() == pytest.approx(29 / 32, abs=2e-3), "also of the true ground"
+    pose = np.concatenate([stood_on(walk.pose) for walk in walks])
+    pose = torch.from_numpy(pose[np.isfinite(pose[:, 2])]).float()
+    assert ((place.body.standing(place, pose[:, :2]) - pose[:, 2]).abs() < 1).float().mean() > 0.9
+    off = astray(place, data, ticks=24)
+    assert np.median(off) < 0.05 and (np.array(off) < 1).mean() > 0.85, off
+
+
+def astray(place: Place, data: Dataset, ticks: int) -> list[float]:
+    """How far a body is from recorded walks after so many ticks with the same keys, from the same places and speeds."""
+    off = []
+    for clip in map(data.clip, range(len(data))):
+        rows = torch.from_numpy(encode_rows(clip.keys, clip.look, data.spec))[None]
+        pose = torch.from_numpy(clip.pose[:, PLAN].astype(np.float64))
+        look = torch.from_numpy(relative_pose(clip.pose[:-1].astype(np.float64), clip.pose[1:])[0]).float()[None]
+        for start in range(2, len(clip) - ticks, 5):
+            state = STANDING.clone()
+            state[0, :2] = pose[start, :2] - pose[start - 1, :2]
+            if pose[start - 1 : start + 2, 4].std() > 0:
+                continue  # it rises or falls
+            now = slice(start, start + ticks)
+            end, _, _ = place.body.walk(
+                place, pose[start : start + 1].float(), look[:, now], rows[:, start + 1 : start + ticks + 1], state
+            )
+            there = pose[start + ticks : start + ticks + 1].float()
+            off.append(float(place.apart(there, end)[0, :2].norm()))
+    return off
+
+
+def test_the_true_ground_is_as_the_map_has_it(houses):
+    data = Dataset.open(houses)
+    ground = known_ground(data, 4096.0, 1024)
+    assert np.isnan(ground).any() and np.isinf(ground).any() and np.isfinite(ground).any()
+    walked = np.concatenate([stood_on(data.clip(index).pose) for index in data.select("train")])
+    walked = walked[np.isfinite(walked[:, 2])]
+    column, row = (np.floor(walked[:, :2] / FINEST).astype(int) % 1024).T
+    assert np.median(np.abs(walked[:, 2] - ground[row, column] - STATURE)) < 1
+
+
+def test_the_true_ground_of_other_worlds_is_not_known(data_set):
+    with pytest.raises(UserError, match="ground=false"):
+        known_ground(Dataset.open(data_set), 4096.0, 64)
