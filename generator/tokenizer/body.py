@@ -1,12 +1,14 @@
 """Body: how keys carry a camera through a mapped place: what it keeps of its speed, what keys add, and what stops it.
 
-Shape key: n poses, K keys, F = K + K (K - 1) / 2 keys and pairs of them, S parts of a step, C cells a side.
+Shape key: n poses, K keys, F = K + K (K - 1) / 2 keys and pairs of them, C cells a side.
 A pose is x, y in map units, yaw and pitch in degrees, and the eye's height in map units. Speeds are map units a tick.
 A walker is given a share of the last tick's speed and a push of the keys, both by whether it stands or flies; which
 shares and pushes is found from recordings by least squares (training/body_learning.py), and for engines that work this
-way they are found to four digits. What it may stand on is a relief of the place in cells of FINEST map units, made of
-the map's blocks and of where recorded walks stood: a body as wide as RADIUS stands on the highest cell below it, steps
-up by CLIMB at most, and slides along whatever is higher. Recorded cameras follow a body's height one tick late.
+way they are found to four digits. What it may stand on is a relief of the place in cells of FINEST map units, the true
+one or one made of the map's blocks and of where recorded walks stood: a body as wide as RADIUS stands on the highest
+cell below it, steps up by CLIMB at most, and slides along whatever is higher. Recorded cameras follow a body's height
+one tick late. What is written here with tensors runs compiled on a processor (body_steps.py) and on a GPU
+(body_kernel.py).
 Ours; radius, climb and slides are those of the Doom family of engines, quirks included: a body stops a 32nd of its step
 short of a wall, is held up by lines that its corners only cross the extension of, and slips past those that it is too
 near to (Romero et al. 1993, P_SlideMove, as in ZDoom; what that does was read there, and held to recordings).
@@ -45,7 +47,7 @@ SLIDES = 2  # of a part, before it goes along one axis or not at all
 CORNERS = ((1.0, 1.0), (-1.0, 1.0), (1.0, -1.0))  # of a body, as its step goes: the foremost, and those beside it
 FRONT = (1.0, -1.0)  # which way the fronts of lines look that begin columns, and rows
 BLOCK = 32  # cells: a corner that crosses a line's extension within the same block is stopped, too
-WEARY = 22  # ticks after a lift in which there is no other: in recordings there was none, whatever key was held
+WEARY = 22  # ticks after a lift in which there is no other: in recordings there were 4 of 170 asked for
 TICKS, ASTRAY = 4, 80.0  # of a latent frame; map units that one may be off after it and still be where one was thought
 STEEPEST = 60.0  # degrees of pitch
 SLOWEST = 1 / 16  # speed below which a body without a push stands

@@ -24,7 +24,7 @@ RADIANS = math.pi / 180
 @triton.jit  # type: ignore[untyped-decorator]
 def _stands(levels, x, y, sizes):  # type: ignore[no-untyped-def]
     """The eye's height of one who stands at a position of the plan."""
-    side, _, _, period, finest = sizes
+    side, _, period, finest = sizes
     return tl.load(levels + _along(y, period, finest, side - 1) * side + _along(x, period, finest, side - 1))
 
 
@@ -40,7 +40,7 @@ def _crossed(place, step, ahead, k, beside, slope, highest, lines, thick, front,
 
     `beside` is where it is along the line, `slope` its step there; `front` tells whether it comes from the line's.
     """
-    side, within, _, _, finest = sizes
+    side, within, _, finest = sizes
     number = tl.floor(place / finest) + tl.where(ahead > 0, 1.0, 0.0) + ahead * k
     away = (number * finest - place) * ahead
     share, gap = away / tl.abs(step), tl.where(front, tl.abs(step) - away, away)
@@ -55,7 +55,7 @@ def _crossed(place, step, ahead, k, beside, slope, highest, lines, thick, front,
 @triton.jit  # type: ignore[untyped-decorator]
 def _met(x, y, east, north, highest, lines, thick, sizes, RADIUS: tl.constexpr, LINES: tl.constexpr):  # type: ignore[no-untyped-def]
     """The shares of a step after which a corner crosses a line that stops it, by axis; 1 if none does."""
-    side, within, _, _, _ = sizes
+    side, within, _, _ = sizes
     ahead_x, ahead_y = tl.where(east > 0, 1.0, -1.0), tl.where(north > 0, 1.0, -1.0)
     along_x, along_y = ahead_x * 0.0 + 1.0, ahead_y * 0.0 + 1.0
     rows = side // within * side
@@ -151,12 +151,12 @@ def _keep(after, speed_x, speed_y, rise, flown, flew, weary):  # type: ignore[no
 @triton.jit  # type: ignore[untyped-decorator]
 def _walk(  # type: ignore[no-untyped-def]
     poses, looks, pushes, lifts, states, carry, fall, levels, lines, thick, ends, moves, after,
-    ticks, side, within, blocks, period, finest, CLIMB: tl.constexpr, TOUCH: tl.constexpr, SLOWEST: tl.constexpr,
+    ticks, side, within, period, finest, CLIMB: tl.constexpr, TOUCH: tl.constexpr, SLOWEST: tl.constexpr,
     WEARY: tl.constexpr, FARTHEST: tl.constexpr, PARTS: tl.constexpr, NOWHERE: tl.constexpr, STEEPEST: tl.constexpr,
     RADIUS: tl.constexpr, LINES: tl.constexpr, SLIDES: tl.constexpr, SPARE: tl.constexpr, RADIANS: tl.constexpr,
 ):  # fmt: skip
     """All ticks of one body: see `Body.walk`, whose names these are."""
-    body, sizes = tl.program_id(0), (side, within, blocks, period, finest)
+    body, sizes = tl.program_id(0), (side, within, period, finest)
     x, y, yaw = (tl.load(poses + body * 5), tl.load(poses + body * 5 + 1), tl.load(poses + body * 5 + 2))
     pitch, height = tl.load(poses + body * 5 + 3), tl.load(poses + body * 5 + 4)
     state = states + body * 7
@@ -172,8 +172,8 @@ def _walk(  # type: ignore[no-untyped-def]
         yaw += tl.load(looks + at * 2)
         pitch += tl.load(looks + at * 2 + 1)
         cos, sin = tl.cos(yaw * RADIANS), tl.sin(yaw * RADIANS)
-        floor = _stands(levels, x, y, sizes)
-        floor = tl.where(floor > height + CLIMB, height, floor)
+        ground = _stands(levels, x, y, sizes)
+        floor = tl.where(ground > height + CLIMB, height, ground)
         flies = height + rise > floor + TOUCH
         eye = tl.maximum(height + rise, floor)
         ahead = tl.where(flies, tl.load(pushes + at * 4 + 2), tl.load(pushes + at * 4))
@@ -181,7 +181,7 @@ def _walk(  # type: ignore[no-untyped-def]
         kept = stands + flew * (flies_on - stands)
         speed_x = speed_x * kept + cos * ahead - sin * aside
         speed_y = speed_y * kept - sin * ahead - cos * aside
-        highest = tl.where(_stands(levels, x, y, sizes) > eye + CLIMB, 2 * NOWHERE, eye + CLIMB)
+        highest = tl.where(ground > eye + CLIMB, 2 * NOWHERE, eye + CLIMB)
         from_x, from_y = x, y
         x, y, speed_x, speed_y = _slide(
             x, y, speed_x, speed_y, highest, levels, lines, thick, sizes, FARTHEST, PARTS, RADIUS, LINES, SLIDES, SPARE
@@ -222,7 +222,7 @@ def walk(
     side = len(levels)
     _walk[(len(pose),)](
         pose, look, pushes, lifts, state, *(part.float().contiguous() for part in body), ends, moves, after,
-        look.shape[1], side, side // lines.shape[1], lines.shape[1], period, finest, **numbers, RADIANS=RADIANS,
+        look.shape[1], side, side // lines.shape[1], period, finest, **numbers, RADIANS=RADIANS,
         num_warps=1,
     )  # fmt: skip
     return ends, moves, after

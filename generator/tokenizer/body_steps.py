@@ -10,11 +10,9 @@ Does not know of keys, places or pictures.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from generator.tokenizer.body import (
     CLIMB,
@@ -30,8 +28,6 @@ from generator.tokenizer.body import (
     TOUCH,
     WEARY,
 )
-
-Array = npt.NDArray[Any]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -1,7 +1,7 @@
 """The sky of a place's map: a colour for each direction, wherever one stands.
 
 Shape key: S slopes, T turns, n poses, h, w rows and columns of rays.
-Cells are as many around as are half a column of a 256-wide picture; each has one of few colours.
+Cells are about half as wide as a column of a 256-wide picture; each has one of few colours.
 
 Does not know of blocks, or how the sky was found (training/place_sky.py).
 """

@@ -85,8 +85,7 @@ def learn_body(
 def lay(body: Body, place: Place, walks: Sequence[Walked]) -> None:
     """The relief, and how high the eye is above what one stands on, from the map's blocks and the walks."""
     assert place.map is not None
-    stood = np.concatenate([stood_on(walk.pose) for walk in walks])
-    stood = stood[np.isfinite(stood[:, 2])]
+    stood = _stood(walks)
     tops = tops_in_the_way(place.map).cpu().numpy()
     eye = float(place.map.eye)
     side, column, row = len(tops), *_cells(stood[:, :2], len(tops))
@@ -107,20 +106,28 @@ def lay(body: Body, place: Place, walks: Sequence[Walked]) -> None:
     stands = np.isfinite(most)
     relief = np.where(stands & (relief > most - ALIKE), np.minimum(most, np.maximum(relief, most)), relief)
     relief = filled(np.where(relief < UNKNOWN, relief.clip(0, HIGHEST), UNKNOWN))
-    body.relief.copy_(torch.from_numpy(np.rint(relief).astype(np.uint8)))
-    body.stature.fill_(stature)
-    body.changed()
+    _set(body, relief, stature)
 
 
 def lay_known(body: Body, place: Place, walks: Sequence[Walked], ground: npt.NDArray[np.floating]) -> None:
     """The same from the true heights of the ground (C, C): infinite where nobody fits, NaN where nothing is known."""
     assert place.map is not None
-    stood = np.concatenate([stood_on(walk.pose) for walk in walks])
-    stood = stood[np.isfinite(stood[:, 2])]
+    stood = _stood(walks)
     column, row = _cells(stood[:, :2], len(ground))
     stature = float(np.nanmedian(stood[:, 2] - ground[row, column]))
     heights = (ground - float(place.map.eye) + BELOW).clip(0, HIGHEST)
     relief = np.where(np.isnan(ground), float(UNKNOWN), heights)
+    _set(body, relief, stature)
+
+
+def _stood(walks: Sequence[Walked]) -> npt.NDArray[np.floating]:
+    """x, y and the eye's height (n, 3) wherever somebody stood."""
+    stood = np.concatenate([stood_on(walk.pose) for walk in walks])
+    return np.asarray(stood[np.isfinite(stood[:, 2])])
+
+
+def _set(body: Body, relief: npt.NDArray[np.floating], stature: float) -> None:
+    """The body has this relief (C, C) and stature."""
     body.relief.copy_(torch.from_numpy(np.rint(relief).astype(np.uint8)))
     body.stature.fill_(stature)
     body.changed()
