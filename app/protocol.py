@@ -77,7 +77,7 @@ class Step:
 class SaveState:
     """Write the World's state to the file `path`, with the names of what is being played.
 
-    `quick`: an automatic state, which need not outlive the machine: not packed and not forced to the disk.
+    `quick`: an automatic state, which need not outlive the machine: not forced to the disk.
     """
 
     path: Path

@@ -1,7 +1,7 @@
 """The generator process: one World, asked for frames and states through a pipe until it is told to leave.
 
 `serve` is the child's whole life; it alone imports the generator. The child leaves when its parent is gone. Saving is
-packed and written by a thread beside the next steps; everything else happens in the order of the requests.
+hashed and written by a thread beside the next steps; everything else happens in the order of the requests.
 
 Does not know about windows, pacing, players or who started it.
 """
@@ -105,7 +105,7 @@ class _Server:
             self._frames(request.epoch, 0, request.slot, self.world.reset(picture, request.seed))
 
     def _save(self, request: SaveState) -> None:
-        """Copy the state at once, pack and write it beside the next steps: packing takes longer than a step."""
+        """Copy the state at once, write it beside the next steps: a disk may take longer than a step."""
         self.finish_saving()
         world, info = self.world, self.world.info
         about = About(
@@ -127,7 +127,7 @@ class _Server:
                 reply = Failed(str(error), fatal=False, path=request.path)
             with suppress(OSError):  # the window has gone
                 self.send(reply)
-            give_back_memory()  # what a state was copied and packed into: 60 to 100 MB that nobody uses
+            give_back_memory()  # what a state was copied into, several times over
 
         self._saving = threading.Thread(target=write, name="farstep-save")  # no daemon: it is finished before leaving
         self._saving.start()

@@ -197,10 +197,10 @@ def test_a_quick_state_is_the_same_state(tmp_path: Path) -> None:
     world, about = FakeWorld(Path("x")), About("fake", "fake", 1)
     world.reset(PICTURE, 0)
     write_quickly(tmp_path / "quick", about, world.save_state(), PICTURE, PICTURE)
-    write_state(tmp_path / "packed", about, world.save_state(), PICTURE, PICTURE)
-    with StateFile(tmp_path / "quick") as quick, StateFile(tmp_path / "packed") as packed:
-        assert quick.about == packed.about
-        one, other = quick.state(), packed.state()
+    write_state(tmp_path / "forced", about, world.save_state(), PICTURE, PICTURE)
+    with StateFile(tmp_path / "quick") as quick, StateFile(tmp_path / "forced") as forced:
+        assert quick.about == forced.about
+        one, other = quick.state(), forced.state()
         assert one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
     with pytest.raises(UserError, match="Cannot write"):
         write_quickly(tmp_path, about, world.save_state(), PICTURE, PICTURE)

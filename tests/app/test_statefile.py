@@ -46,9 +46,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert same(file.state(), STATE)
 
 
-def test_arrays_that_can_be_compressed_are() -> None:
-    flat = {"cache": np.zeros((1000, 100), np.float32)}
-    assert len(pack_state(ABOUT, flat, PICTURE, FIRST)) < 0.05 * flat["cache"].nbytes
+def test_saving_a_place_made_frames_late_by_compressing() -> None:
+    with zipfile.ZipFile(io.BytesIO(pack_state(ABOUT, STATE, PICTURE, FIRST))) as file:
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_places_of_earlier_versions_were_compressed_and_open(tmp_path: Path) -> None:
+    path = tmp_path / "slot.farstep"
+    with (
+        zipfile.ZipFile(io.BytesIO(pack_state(ABOUT, STATE, PICTURE, FIRST))) as file,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as older,
+    ):
+        for name in file.namelist():
+            older.writestr(name, file.read(name))
+    with StateFile(path) as opened:
+        assert opened.about == ABOUT and same(opened.state(), STATE)
 
 
 def test_the_place_before_is_kept(tmp_path: Path) -> None:
