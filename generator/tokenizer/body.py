@@ -27,8 +27,8 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.tokenizer import devices
-from generator.tokenizer.devices import constant
-from generator.tokenizer.place_map import BELOW, FINEST, arrays
+from generator.tokenizer.devices import arrays, constant
+from generator.tokenizer.place_map import BELOW, FINEST
 
 if TYPE_CHECKING:
     from generator.tokenizer.place import Place

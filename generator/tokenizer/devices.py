@@ -12,6 +12,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -35,3 +37,8 @@ def centres(count: int, device: torch.device, dtype: torch.dtype = torch.float32
     """Where the middles of so many cells lie that share -1..1, made once and shared as a `constant` is: (count,)."""
     with torch.inference_mode(False):
         return (torch.arange(count, device=device, dtype=dtype) + 0.5) / count * 2 - 1
+
+
+def arrays(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
+    """Tensors of a processor as contiguous arrays."""
+    return tuple(np.ascontiguousarray(tensor.detach().numpy()) for tensor in tensors)

@@ -22,14 +22,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from controls.errors import UserError
 from generator.tokenizer import devices
 from generator.tokenizer.camera_rays import Rays, finer
-from generator.tokenizer.devices import constant
+from generator.tokenizer.devices import arrays, constant
 from generator.tokenizer.palettes import alike, few
 from generator.tokenizer.place_faces import Faces, Met
 from generator.tokenizer.place_light import Light
@@ -345,11 +344,6 @@ def tops_of(code: Tensor, levels: int) -> Tensor:
     solid = code.view(-1, levels + 2)[:, 1:-1] > 0
     highest = levels - solid.flip(1).to(torch.uint8).argmax(1)
     return torch.where(solid.any(1), highest, 0).int()
-
-
-def arrays(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
-    """Tensors as contiguous arrays."""
-    return tuple(np.ascontiguousarray(tensor.detach().numpy()) for tensor in tensors)
 
 
 def coarser(number: Tensor, colour: Tensor, side: int, levels: int) -> tuple[Tensor, Tensor]:

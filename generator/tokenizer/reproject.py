@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.tokenizer import devices
-from generator.tokenizer.devices import centres
+from generator.tokenizer.devices import arrays, centres
 from generator.tokenizer.parallax import Parallax, Seen
 from generator.tokenizer.vae import VideoVAE
 
@@ -96,7 +96,20 @@ class Reprojector(nn.Module):
 
     def stand(self, picture: Tensor) -> Tensor:
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) show."""
-        return self.parallax.stand(picture, self.edge) if self.parallax else torch.zeros(len(picture), 0)
+        if self.parallax is None:
+            return torch.zeros(len(picture), 0)
+        self.ready(picture)
+        return self.parallax.stand(picture, self.edge)
+
+    @torch.no_grad()
+    def ready(self, picture: Tensor) -> None:
+        """Compile what moving takes: at the very first start that takes seconds, which would be a gap in a walk."""
+        assert self.parallax is not None
+        still = torch.zeros(1, 1, 3, device=picture.device)
+        views = self.moved(
+            picture[:1], still[..., :2], still, self.parallax.perceive(picture[:1].to(self.parallax.log_stretch))
+        )
+        mixed(picture[:1], picture[:1], views.inside.flatten(0, 1).float(), 1.0)
 
     @property
     def device(self) -> torch.device:
@@ -160,8 +173,7 @@ class Reprojector(nn.Module):
         if strange is not None:
             within = within + 2.0 * strange[:, None].to(within)
         within = within.expand(path.shape[:2]).reshape(-1, 1, 1, 1)
-        share = agreement(moved, shown, within) * views.inside.flatten(0, 1)
-        told = torch.lerp(shown, moved, share).unflatten(0, path.shape[:2])
+        told = mixed(moved, shown, views.inside.flatten(0, 1), within).unflatten(0, path.shape[:2])
         if strange is not None and not (devices.at_hand(strange) and not strange.any()):
             # what the place's map shows is not what stands there yet
             shown = shown + strange.repeat_interleave(ticks)[:, None, None, None].to(shown) * (moved - shown)
@@ -182,8 +194,7 @@ class Reprojector(nn.Module):
             shown = self.parallax.refiner(made, *views.to_refine())
         else:
             moved = views.pictures[:, 1:].flatten(0, 1).float().contiguous()
-            share = agreement(moved, made, self.parallax.config.agree)
-            shown = made + share * views.inside.flatten(0, 1) * (moved - made)
+            shown = mixed(moved, made, views.inside.flatten(0, 1), self.parallax.config.agree)
         return to_picture(shown).unflatten(0, (-1, ticks))
 
     @property
@@ -243,6 +254,13 @@ class Reprojector(nn.Module):
         often = len(turn) // len(seen.horizon)
         horizon = seen.horizon.float().repeat_interleave(often)
         nearness = seen.nearness.float().repeat_interleave(often, dim=0)
+        if compiled(turn):
+            from generator.tokenizer import reproject_steps  # brings a compiler along, which a menu need not wait for
+
+            camera = self.edge, float(self.parallax.stretch), NEAREST
+            looks = torch.cat([torch.deg2rad(turn), horizon[:, None], place], dim=1)
+            given = (arrays(looks, nearness[:, 0]), ROUNDS, size, torch.get_num_threads())
+            return torch.from_numpy(reproject_steps.grids(camera, *given))
         rays = _Rays(self, turn, place, horizon, nearness.shape[-2:])
         near = place.new_zeros(())
         old = rays.sources(near)
@@ -271,6 +289,10 @@ def really_shown(grid: Tensor) -> Tensor:
     """bool (n, Y, X): which pixels of views read at grid (n, Y, X, 2), in -1..1, lie within the old picture and are not
     drawn out over what a nearer thing had hidden, where neighbours come from nearly the same place.
     """
+    if compiled(grid):
+        from generator.tokenizer import reproject_steps
+
+        return torch.from_numpy(reproject_steps.shown(arrays(grid.float())[0], DRAWN_OUT, torch.get_num_threads()))
     high, wide = grid.shape[1:3]
     x, y = grid.unbind(-1)
     shown = (x.abs() <= 1) & (y.abs() <= 1)
@@ -312,6 +334,24 @@ class _Rays:
         y = (self.y - near * self.step[2]) / z + self.before
         parts = torch.broadcast_tensors(x / self.edge, y * self.stretch * self.aspect / self.edge)
         return torch.stack(parts, dim=-1)
+
+
+def compiled(given: Tensor) -> bool:
+    """Whether what is made of this is made by compiled steps: on a processor, where no gradient is wanted."""
+    return devices.at_hand(given) and not torch.is_grad_enabled()
+
+
+def mixed(one: Tensor, other: Tensor, inside: Tensor, within: float | Tensor) -> Tensor:
+    """Of two pictures (n, 3, Y, X) in [-1, 1] the one as far as it is `inside` (n, 1, Y, X) and shows the same as the
+    other (`agreement`), elsewhere the other.
+    """
+    if not compiled(one):
+        return torch.lerp(other, one, agreement(one, other, within) * inside)
+    from generator.tokenizer import reproject_steps
+
+    apart = torch.as_tensor(within).float().flatten().expand(len(one))
+    given = arrays(one.float(), other.float(), inside[:, 0].float(), apart)
+    return torch.from_numpy(reproject_steps.mixed(given, SOFT, torch.get_num_threads())).to(one)
 
 
 def agreement(one: Tensor, other: Tensor, within: float | Tensor) -> Tensor:
