@@ -25,7 +25,6 @@ from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, WEARY, Bod
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
 from generator.training.known_depth import known_ground
-from generator.training.place_learning import LEVEL, stood_on
 
 if TYPE_CHECKING:
     from generator.training.parallax import ParallaxRun
@@ -36,6 +35,15 @@ HOLE = 16  # cells
 ROUNDS, FIT, MOST = 12, 0.03, 0.95  # of leaving out; map units a tick that always fit; the share that fits at first
 RIDGE = 1e-3  # what was never seen is taken to be as it was
 SEEN = 20  # ticks with a key on the ground that tell whether it lifts
+LEVEL = 0.1  # map units: who rises or falls by more in a tick does not stand
+
+
+def stood_on(pose: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """x, y and height (T, 3) of a recorded path (T, 5); infinite heights where it rose or fell."""
+    walked = pose[:, :3].copy()
+    still = np.abs(np.diff(walked[:, 2])) < LEVEL
+    walked[~(np.r_[False, still] & np.r_[still, False]), 2] = np.inf
+    return walked
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from generator.data.clips import Clip, Dataset
 from generator.data.halls.depth import STRETCH
 from generator.tokenizer.parallax import Parallax, ParallaxConfig, Seen
 from generator.tokenizer.reproject import Reprojector
-from generator.training.body_learning import find_body
+from generator.training.body_learning import stood_on
 from generator.training.depth_losses import Pairs, horizon_loss, known_parts, photometric, picture_of, roughness, soften
 from generator.training.ego_learning import Walk, ego_motion
 from generator.training.helpers import (
@@ -52,9 +52,7 @@ from generator.training.helpers import (
 from generator.training.known_depth import KnownDepth, know_depth
 from generator.training.metrics import Metrics, contact_sheet, draw_metrics
 from generator.training.parallax_files import WEIGHTS, begin_with, load_parallax
-from generator.training.place_learning import find_looks, place_figures, place_loss, place_sizes, stood_on
-from generator.training.place_map import map_place
-from generator.training.place_mending import mend_place
+from generator.training.place_learning import make_map, place_figures, place_loss, place_sizes
 from generator.training.windows import to_frames, to_video
 
 RESUME = "resume.safetensors"
@@ -73,10 +71,10 @@ class ParallaxTraining:
     `pictures` a step, and `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world
     needs; 0: none) before the ego-motion learns, by their true depth in worlds of our own, else by what has been
     learned of it; in worlds of our own its holes are closed by what stands there (`mend`), and so many pictures find
-    its sky (`skies`), how dim its cells are from afar (`lights`), the `faces` of its blocks, and the tones of colours
-    where there is light. With `kept` the map and what finds a picture in it stay those of `start`: with `ego_from` 0
-    the ego-motion alone learns. Where there is a map it is `bodily`: laws of motion and a relief (of the true `ground`,
-    in worlds of our own) that are found at once; without, a network learns it.
+    its sky (`skies`), how dim its cells are from afar (`lights`), the `faces` of its blocks (on walls made `even`), and
+    the tones of colours where there is light. With `kept` the map and what finds a picture in it stay those of `start`:
+    with `ego_from` 0 the ego-motion alone learns. Where there is a map it is `bodily`: laws of motion and a relief (of
+    the true `ground`, in worlds of our own) that are found at once; without, a network learns it.
     """
 
     data: str = "runs/data/halls"
@@ -98,6 +96,7 @@ class ParallaxTraining:
     bodily: bool = True
     ground: bool = True
     mend: bool = True
+    even: bool = True
     pictures: int = 64
     minutes: float = 0.0
     steps: int = 0
@@ -194,21 +193,6 @@ def train(config: ParallaxTraining, run_dir: Path | str, stop_after: int | None 
     if run.step != stop_after:
         evaluate(run)
     return save_run(run)
-
-
-def make_map(run: ParallaxRun) -> None:
-    """Make the place's map, if it is to have one, before the ego-motion learns by it: the depth is done by then."""
-    if run.parallax.mapped and not run.config.kept:
-        known = run.data.meta["world"] == "halls"
-        map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
-        if known and run.config.mend:
-            run.metrics.add(run.step, **mend_place(run.parallax.place, run.data))
-    if run.parallax.mapped and run.parallax.place is not None:
-        find_looks(run, run.parallax.place)
-    if run.parallax.place is not None and run.parallax.body is not None:
-        run.metrics.add(run.step, **find_body(run, run.parallax.place))
-    run.walks.clear()  # an evaluation at this very step told them of the map before
-    run.mapped = True
 
 
 def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:

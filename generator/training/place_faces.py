@@ -57,7 +57,7 @@ class FaceFusion:
         """The colours of the pixels of a block, by texel."""
         texel = pixels.block * TEXELS**2 + self.map.faces.texel(self.plane[pixels.block], pixels.met)
         left = left_of(self.map, pixels)
-        weight = pixels.near * left.square()
+        weight = pixels.near.square() * left.square()
         self.weight.index_add_(0, texel, weight)
         self.colour.index_add_(0, texel, at_hand(pixels.colour, left).clamp(-1, 1) * weight[:, None])
 

@@ -1,6 +1,6 @@
-"""What the parallax stage learns of a place beside the ego-motion: where pictures were taken, and how it looks.
+"""What the parallax stage learns of a place beside the ego-motion: where pictures were taken, the map, its looks.
 
-Does not know of depth, or how a place's map is made.
+Does not know of depth.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
@@ -19,10 +18,14 @@ from generator.data.halls.endless import LEVELS, PERIOD
 from generator.data.halls.maps import ENDLESS
 from generator.data.latents import PLAN
 from generator.tokenizer.place import Place
+from generator.training.body_learning import find_body
 from generator.training.depth_losses import soften
 from generator.training.helpers import step_generator, step_rng
+from generator.training.place_evening import even_walls
 from generator.training.place_faces import face_place
 from generator.training.place_light import light_place, tone_place
+from generator.training.place_map import map_place
+from generator.training.place_mending import mend_place
 from generator.training.place_sky import sky_place
 from generator.training.windows import to_video
 
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from generator.training.parallax import ParallaxRun, ParallaxTraining
 
 SOUGHT = 64  # held-out pictures that are found in the place
-LEVEL = 0.1  # map units: who rises or falls by more in a tick does not stand
 
 
 def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,14 +49,6 @@ def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, 
     sizes |= {"recall": config.recall if mapped else 0.0, "samples": config.samples if mapped else 1}
     sizes["lower"] = lower if mapped else 0.0
     return {**sizes, "bodily": config.bodily and mapped}
-
-
-def stood_on(pose: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """x, y and height (T, 3) of a recorded path (T, 5); infinite heights where it rose or fell."""
-    walked = pose[:, :3].copy()
-    still = np.abs(np.diff(walked[:, 2])) < LEVEL
-    walked[~(np.r_[False, still] & np.r_[still, False]), 2] = np.inf
-    return walked
 
 
 def place_loss(run: ParallaxRun, place: Place, rng: np.random.Generator) -> float:
@@ -74,6 +68,22 @@ def place_figures(run: ParallaxRun, place: Place, rng: np.random.Generator) -> d
     return place.distances(found, pose)
 
 
+def make_map(run: ParallaxRun) -> None:
+    """Make the place's map, if it is to have one, before the ego-motion learns by it: the depth is done by then."""
+    if run.parallax.mapped and not run.config.kept:
+        known = run.data.meta["world"] == "halls"
+        map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
+        if known and run.config.mend:
+            run.metrics.add(run.step, **mend_place(run.parallax.place, run.data))
+    if (place := run.parallax.place) is not None:
+        if run.parallax.mapped:
+            find_looks(run, place)
+        if place.body is not None:
+            run.metrics.add(run.step, **find_body(run, place))
+    run.walks.clear()  # an evaluation at this very step told them of the map before
+    run.mapped = True
+
+
 def find_looks(run: ParallaxRun, place: Place) -> None:
     """Find what the settings ask for of how the blocks and sky of the place's map look."""
     config, stretch = run.config, float(run.parallax.stretch.detach())
@@ -86,6 +96,8 @@ def find_looks(run: ParallaxRun, place: Place) -> None:
     for name, count, find in finds:
         if count:
             find(place, stretch, run.data, count, step_rng(config.seed, 0, name))
+        if count and name == "faces" and config.even and place.map is not None:
+            run.metrics.add(run.step, **even_walls(place.map))
 
 
 def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

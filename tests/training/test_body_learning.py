@@ -13,9 +13,8 @@ from generator.data.latents import PLAN
 from generator.tokenizer.body import HIGHEST, UNKNOWN
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST
-from generator.training.body_learning import Walked, filled, learn_body, tops_in_the_way
+from generator.training.body_learning import Walked, filled, learn_body, stood_on, tops_in_the_way
 from generator.training.known_depth import known_ground
-from generator.training.place_learning import stood_on
 
 PERIOD, EYE, STATURE, KEYS = 512.0, 105.0, 41.0, 4
 STANDING = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]])

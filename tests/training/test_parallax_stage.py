@@ -17,12 +17,12 @@ from generator.data.latents import PLAN, LatentClips, parallax_hash
 from generator.tokenizer.body import UNKNOWN
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.training import adaptation, parallax
+from generator.training.body_learning import stood_on
 from generator.training.ego_learning import ego_motion, walk_of
 from generator.training.helpers import step_rng
 from generator.training.known_depth import know_depth
 from generator.training.parallax import ParallaxTraining, load_parallax, open_run, train
 from generator.training.place_faces import face_place
-from generator.training.place_learning import stood_on
 from generator.training.place_map import map_place
 from generator.training.windows import to_video
 
