@@ -26,10 +26,13 @@ SIDEWAYS = np.float32(1e-3)  # a view behind one's back shows the border
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def between(rows, x, y):  # type: ignore[no-untyped-def]
-    """What a grid (h, w) has at a place in -1..1, where cells' middles are a grid's; its border goes on beyond it."""
+    """What a grid (h, w) has at a place in -1..1, where cells' middles are a grid's; its border goes on beyond it, and
+    a place that is no number is its first cell.
+    """
     high, wide = rows.shape
-    x = min(max(((x + ONE) * np.float32(wide) - ONE) * HALF, NONE), np.float32(wide - 1))
-    y = min(max(((y + ONE) * np.float32(high) - ONE) * HALF, NONE), np.float32(high - 1))
+    x, y = ((x + ONE) * np.float32(wide) - ONE) * HALF, ((y + ONE) * np.float32(high) - ONE) * HALF
+    x = min(x, np.float32(wide - 1)) if x > NONE else NONE
+    y = min(y, np.float32(high - 1)) if y > NONE else NONE
     left, top = int(x), int(y)
     right, under = min(left + 1, wide - 1), min(top + 1, high - 1)
     x, y = x - np.float32(left), y - np.float32(top)

@@ -67,6 +67,19 @@ def test_what_is_as_near_as_the_border_is_read_from_it():
     assert reproject_steps.between(rows, np.float32(0), np.float32(0)) == pytest.approx(5.5)
 
 
+def test_what_is_no_number_is_not_looked_up_anywhere(turn):
+    """A world whose numbers have gone wrong is told so later; reading beyond an array would end the program first."""
+    for wrong in (float("nan"), float("inf"), -float("inf")):
+        seen = seen_of(0)
+        seen.nearness[0, 0, 3, 5] = seen.horizon[1] = wrong
+        with torch.no_grad():
+            made = turn.walk(drawn(0, 8, 2), drawn(1, 8, 3), seen, (HIGH, WIDE))
+            assert made.shape == (8, HIGH, WIDE, 2) and really_shown(made).dtype == torch.bool
+            mixed(*(torch.full((2, 3, HIGH, WIDE), wrong) for _ in range(2)), torch.ones(2, 1, HIGH, WIDE), wrong)
+    rows = np.ones((3, 4), np.float32)
+    assert reproject_steps.between(rows, np.float32("nan"), np.float32("nan")) == 1
+
+
 def test_training_has_gradients_of_nearness_moves_and_stretch(turn):
     seen, moves = seen_of(3), (0.3 * drawn(5, 8, 3)).requires_grad_()
     seen.nearness.requires_grad_()
