@@ -13,7 +13,7 @@ def test_the_report_is_of_this_world() -> None:
     assert report["exact_after_load"] and report["exact_after_rewind"]
     assert report["state_mb"] == pytest.approx((2 * 3 * SIZE[0] * SIZE[1] + 32) / 1e6)
     assert report["history_mb"] == pytest.approx(21 * (3 * 3 * SIZE[0] * SIZE[1] + 32) / 1e6)
-    assert 0 < report["file_mb"] < report["state_mb"]
+    assert report["state_mb"] < report["file_mb"] < 1.2 * report["state_mb"]
     assert report["reach_s"] == pytest.approx(20 * 4 / 24)
     assert 0 < report["rewind_ms_p50"] <= report["rewind_ms_max"]
     assert [row["yaw"] for row in report["look"]] == list(ANGLES)
