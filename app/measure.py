@@ -75,7 +75,7 @@ def _saving(world: RememberingWorld) -> dict[str, Any]:
             "state_mb": sum(array.nbytes for array in state.values()) / 1e6,
             "file_mb": path.stat().st_size / 1e6,
             "copy_ms": copied,
-            "pack_and_write_ms": written,
+            "write_ms": written,
             "read_and_load_ms": loaded,
             "exact_after_load": same,
         }
