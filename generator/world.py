@@ -58,6 +58,8 @@ class World:
         self._tokenizer = loaded.tokenizer
         self._backend: Backend = opened
         self._ready = False
+        if opened.reprojection:
+            opened.reprojection.turn.ready()
         self._picture = np.zeros((self.size[1], self.size[0], 3), np.uint8)
         self.info: dict[str, Any] = {
             "weights_hash": loaded.hash,

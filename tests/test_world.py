@@ -13,6 +13,7 @@ from generator.checkpoint import load_weights
 from generator.data.latents import LatentClips
 from generator.rollout import open_eye, rollout
 from generator.runtime.encode import encode_picture
+from generator.tokenizer.reproject import Reprojector
 from generator.world import World
 
 STEPS = 10  # the window of the tiny world is 3
@@ -144,6 +145,14 @@ def test_a_picture_of_another_size_is_refused(world):
     for picture in (np.zeros((32, 64, 3), np.uint8), np.zeros((64, 64, 3), np.float32)):
         with pytest.raises(UserError, match="first frame"):
             world.reset(picture, 0)
+
+
+def test_what_walks_take_is_compiled_while_the_world_opens(world_folder, monkeypatch):
+    """The bug: at the very first start a first picture, and then a first step, waited seconds for a compiler."""
+    calls = []
+    monkeypatch.setattr(Reprojector, "ready", lambda turn: calls.append(turn))
+    other = World(world_folder, backend="torch-fp32", threads=1)
+    assert calls == [other._backend.reprojection.turn]
 
 
 def test_unknown_backend(world_folder):

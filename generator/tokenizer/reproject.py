@@ -30,6 +30,7 @@ Standing = tuple[float, float, float] | None  # x, y in map units and yaw in deg
 SOFT = 5  # pixels of half the size over which pictures are softened before they are compared
 ROUNDS = 3  # of finding how near what is looked at is, which depends on where it is looked at
 DRAWN_OUT = 0.4  # pixels of the old picture per pixel of the view; fewer are one pixel pulled over several
+FEW = 8  # rays that show whether all is compiled
 NEAREST = 0.05  # what came nearer than this share of its distance is behind the camera
 
 
@@ -96,20 +97,22 @@ class Reprojector(nn.Module):
 
     def stand(self, picture: Tensor) -> Tensor:
         """The pace (B, Z) of one who has stood for long where pictures (B, 3, Y, X) show."""
-        if self.parallax is None:
-            return torch.zeros(len(picture), 0)
-        self.ready(picture)
-        return self.parallax.stand(picture, self.edge)
+        return self.parallax.stand(picture, self.edge) if self.parallax else torch.zeros(len(picture), 0)
 
     @torch.no_grad()
-    def ready(self, picture: Tensor) -> None:
-        """Compile what moving takes: at the very first start that takes seconds, which would be a gap in a walk."""
-        assert self.parallax is not None
-        still = torch.zeros(1, 1, 3, device=picture.device)
-        views = self.moved(
-            picture[:1], still[..., :2], still, self.parallax.perceive(picture[:1].to(self.parallax.log_stretch))
-        )
-        mixed(picture[:1], picture[:1], views.inside.flatten(0, 1).float(), 1.0)
+    def ready(self) -> None:
+        """Compile what walks take on a processor: at the very first start that is seconds, and a gap in a walk."""
+        if self.parallax is None or not devices.at_hand(self.parallax.log_stretch):
+            return
+        wide, high = self.parallax.config.size
+        picture, still = self.parallax.log_stretch.new_zeros(1, 3, high, wide), torch.zeros(1, 1, 3)
+        views = self.moved(picture, still[..., :2], still, self.parallax.perceive(picture))
+        mixed(picture, picture, views.inside.flatten(0, 1), 1.0)
+        place = self.parallax.place
+        if place is not None and place.map is not None:
+            place.map.view(torch.zeros(1, 5), self.edge, self.parallax.known_stretch, FEW, FEW, fine=True)
+        if place is not None and place.body is not None:
+            place.body.ready(place)
 
     @property
     def device(self) -> torch.device:

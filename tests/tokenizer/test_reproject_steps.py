@@ -90,7 +90,7 @@ def test_training_has_gradients_of_nearness_moves_and_stretch(turn):
 
 def test_a_first_walk_finds_all_steps_compiled(turn):
     wide, high = turn.parallax.config.size
-    turn.stand(torch.zeros(1, 3, high, wide))
+    turn.ready()
     for step in (reproject_steps.moved_from, reproject_steps.shown_of, reproject_steps.mixed_of):
         assert step.signatures
     before = [len(step.signatures) for step in (reproject_steps.moved_from, reproject_steps.mixed_of)]
