@@ -91,6 +91,11 @@ class PlaceMap(nn.Module):
         """How many of the finest blocks there could be."""
         return self.cells**2 * self.heights
 
+    def dense(self) -> Tensor:
+        """Codes of the finest blocks (cells, cells, heights) by row, column and level, 0 where there is none."""
+        codes: Tensor = self._buffers["codes0"]  # type: ignore[assignment]
+        return codes.view(self.cells, self.cells, self.heights + 2)[..., 1:-1]
+
     def number(self, x: Tensor, y: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of the finest blocks that points lie in, and whether (bool) they are at a height that the map has.
 

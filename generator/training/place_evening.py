@@ -125,9 +125,7 @@ class Walls:
 
     def corners(self) -> Ints:
         """Numbers of the blocks (n,) without a face that have air beside them both along x and along y."""
-        code = np.zeros(self.map.blocks, bool)
-        code[self.map.where.long().cpu().numpy()] = True
-        air = ~code.reshape(self.sizes[0], self.sizes[0], self.sizes[1])
+        air = self.map.dense().cpu().numpy() == 0
         along = [np.roll(air, 1, axis) | np.roll(air, -1, axis) for axis in (0, 1)]
         found = np.flatnonzero(~air & along[0] & along[1])
         return found[self.face_at[found] < 0]

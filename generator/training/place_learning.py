@@ -96,8 +96,8 @@ def find_looks(run: ParallaxRun, place: Place) -> None:
     for name, count, find in finds:
         if count:
             find(place, stretch, run.data, count, step_rng(config.seed, 0, name))
-        if count and name == "faces" and config.even and place.map is not None:
-            run.metrics.add(run.step, **even_walls(place.map))
+            if name == "faces" and config.even and place.map is not None:  # tones are of what is on them then
+                run.metrics.add(run.step, **even_walls(place.map))
 
 
 def places(run: ParallaxRun, split: str, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -38,10 +38,7 @@ def mend_place(place: Place, data: Dataset) -> dict[str, float]:
 
 def mend(place_map: PlaceMap, solid: torch.Tensor, air: torch.Tensor) -> tuple[int, int]:
     """The same where solid and air bool (C, C, H) are known; both are False where nothing is."""
-    where = place_map.where.long().cpu()
-    code = torch.zeros(place_map.blocks, dtype=torch.uint8)
-    code[where] = place_map.what.cpu()
-    code = code.view(solid.shape)
+    code = place_map.dense().cpu().clone(memory_format=torch.contiguous_format)
     went = int(((code > 0) & air).sum())
     code[air] = 0
     kept = int((code > 0).sum())
