@@ -7,7 +7,7 @@ Does not know about windows, processes or time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,18 @@ from controls.action import Action, ActionSpec
 Pixels = npt.NDArray[np.uint8]
 DEFAULT_WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "weights" / "pocket"
 DEFAULT_SIZE = (256, 160)  # for pictures that are shown before a World has said its own
+
+
+def home_of(given: Path | None, scene: Any = None, running: Path = DEFAULT_WEIGHTS) -> Path:
+    """The folder of the weights to walk a scene with: the given ones, else the scene's own, else those that run."""
+    return given or getattr(scene, "home", None) or running
+
+
+def scenes_of(weights: Path | None, scenes: Sequence[Any]) -> list[Any]:
+    """Those of some scenes that are of these weights; all where no weights are given or none are of them."""
+    from generator.world import scenes_of
+
+    return scenes_of(weights, scenes)
 
 
 class WorldLike(Protocol):

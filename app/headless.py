@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.door import DEFAULT_SIZE, Door
+from app.door import DEFAULT_SIZE, Door, home_of, scenes_of
 from app.figures import MemoryTrend, own_peak_rss_mb, process_age, rss_mb
 from app.film import Film
 from app.pacing import PacingConfig, WallClock, rest
@@ -85,11 +85,12 @@ def run(args: Namespace, door: Door) -> dict[str, Any]:
     """Play `args.frames` video frames and return the report; writes --out and --json. UserError on bad input."""
     startup = Startup.now()
     _check(args)
-    door.check_weights(args.weights)
-    scene = _find_scene(door, args.scene) if args.scene else _first_scene(door)
+    scene = _find_scene(door, args.scene) if args.scene else _first_scene(door, args.weights)
+    home = home_of(args.weights, scene)
+    door.check_weights(home)
     door.load_picture(scene.picture, DEFAULT_SIZE)  # a bad picture is refused before the world is loaded
     load = Load(  # nobody will go back
-        args.weights, args.backend, args.threads, log_path(), args.nfe or 1, history_mb=0, parallel=args.parallel,
+        home, args.backend, args.threads, log_path(), args.nfe or 1, history_mb=0, parallel=args.parallel,
         light=args.detail == "light",
     )  # fmt: skip
     generator = GeneratorProcess(load, door.open_world)
@@ -129,8 +130,8 @@ def _find_scene(door: Door, name: str) -> Any:
     return open_pack(path, data_folder() / "packs").scenes[0] if is_pack(path) else door.find_scene(name)
 
 
-def _first_scene(door: Door) -> Any:
-    scenes = door.list_scenes()
+def _first_scene(door: Door, weights: Path | None) -> Any:
+    scenes = scenes_of(weights, door.list_scenes())
     if not scenes:
         raise UserError("No scenes are installed; give a picture with --scene PICTURE.")
     return scenes[0]

@@ -8,6 +8,8 @@ Does not know what is done when one is pressed.
 
 from __future__ import annotations
 
+import pygame
+
 HOTKEYS = {
     "escape": "pause",
     "tab": "inputs",
@@ -35,3 +37,8 @@ HOTKEYS = {
     "pad guide": "picture",
     "pad right stick press": "figures",
 }
+
+
+def is_fullscreen_key(event: pygame.event.Event) -> bool:
+    """Whether a pressed key asks for the full screen, or for the window again."""
+    return bool(event.key == pygame.K_F11 or (event.key == pygame.K_RETURN and event.mod & pygame.KMOD_ALT))

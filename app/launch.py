@@ -9,7 +9,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from app.door import Door
+from app.door import Door, home_of, scenes_of
 from app.keeping import Keeper
 from app.packs import is_pack
 from app.program import WINDOW_KEYS, Program
@@ -20,7 +20,6 @@ from app.window import Window
 
 def run(args: Namespace, door: Door) -> int:
     """Open the window and play until it is closed; returns the exit code. UserError when it cannot start."""
-    door.check_weights(args.weights)
     keeper = Keeper(reserved=WINDOW_KEYS)
     kept = keeper.settings
     settings = replace(
@@ -30,7 +29,8 @@ def run(args: Namespace, door: Door) -> int:
     given = Path(args.scene) if args.scene else None
     pack = given if given is not None and is_pack(given) else None
     first = door.find_scene(args.scene) if args.scene and pack is None else None
-    scenes = door.list_scenes()
+    scenes = scenes_of(args.weights, door.list_scenes())
+    door.check_weights(home_of(args.weights, first))
     window = Window("Farstep", settings.fullscreen)
     try:
         sound = Soundscape(settings.volume, settings.muted)

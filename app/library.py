@@ -18,7 +18,7 @@ import platformdirs
 import yaml
 from PIL import Image
 
-from app.door import DEFAULT_SIZE, Door, Pixels
+from app.door import DEFAULT_SIZE, Door, Pixels, scenes_of
 from app.drift import Range, load_range, nearest, range_of
 from app.folders import nearest_folder
 from app.packs import MAX_PIXELS, is_pack, open_pack
@@ -142,10 +142,17 @@ class Library:
     # --- what the world knows
     def usual(self, weights: Path) -> Range:
         """What pictures of these weights look like: their own range, or that of the scenes that ship (`app.drift`)."""
-        return load_range(weights) or range_of([self.picture(scene) for scene in self.shipped])
+        return load_range(weights) or range_of([self.picture(scene) for scene in scenes_of(weights, self.shipped)])
 
-    def nearest(self, picture: Pixels, own: Any) -> Any:
-        """The scene that looks most like a picture uint8 (Y, X, 3): one that ships, or the walk's own."""
-        known = [*self.shipped, own] if own not in self.shipped and hasattr(own, "picture") else self.shipped
+    def known(self, scene: Any) -> Any:
+        """The scene of the same name that is here, else itself."""
+        return next((one for one in self.scenes if one.name == scene.name), scene)
+
+    def nearest(self, picture: Pixels, own: Any, home: Path) -> Any:
+        """The scene of the world in `home` that looks most like a picture uint8 (Y, X, 3): one that ships, or the
+        walk's own.
+        """
+        known = scenes_of(home, self.shipped)
+        known = [*known, own] if own not in known and hasattr(own, "picture") else known
         known = [scene for scene in known if isinstance(scene.picture, Path)]
         return known[nearest(picture, [self.picture(scene) for scene in known])] if known else None

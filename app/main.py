@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from app.door import DEFAULT_WEIGHTS, Door, default_door, follow_leader
+from app.door import Door, default_door, follow_leader, home_of
 from app.protocol import Load
 from app.settings import DETAILS
 from controls.errors import UserError
@@ -17,7 +17,9 @@ from controls.machine import threads_of_use
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `run.py play`, for the window and for --headless."""
-    parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, metavar="DIR", help="folder with the weights")
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder with the weights (default: each scene's own)"
+    )
     parser.add_argument(
         "--scene", metavar="NAME", help="a scene's name, a picture or a world pack; the window asks without it"
     )
@@ -63,13 +65,19 @@ def play(args: Namespace, door: Door | None = None) -> int:
         raise UserError(f"--nfe is {args.nfe}; give 1, or 2 to {MOST_CALLS} network calls per latent frame.")
     try:
         if door is None and follow_leader(
-            Load(args.weights, args.backend, args.threads, nfe=args.nfe or 1, parallel=args.parallel)
+            Load(_home(args), args.backend, args.threads, nfe=args.nfe or 1, parallel=args.parallel)
         ):
             return 0
         door = door or default_door()
         return _headless(args, door) if args.headless else _window(args, door)
     except KeyboardInterrupt:
         return 130
+
+
+def _home(args: Namespace) -> Path:
+    """The weights of the world that is walked first."""
+    named = {scene.name: scene for scene in default_door().list_scenes()} if args.scene else {}
+    return home_of(args.weights, named.get(args.scene))
 
 
 def _headless(args: Namespace, door: Door) -> int:

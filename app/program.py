@@ -14,9 +14,9 @@ import pygame
 from app.choices import Choices
 from app.cues import cue
 from app.detail import Detail
-from app.door import DEFAULT_SIZE, Door, Pixels
+from app.door import DEFAULT_SIZE, Door, Pixels, home_of
 from app.drift import DriftWatch
-from app.hotkeys import HOTKEYS
+from app.hotkeys import HOTKEYS, is_fullscreen_key
 from app.keeping import Keeper
 from app.library import Library
 from app.pacing import WallClock, rest
@@ -65,13 +65,12 @@ class Program:
         keeper: Keeper | None = None,
         sound: Soundscape | None = None,
     ) -> None:
-        self.args = args
-        self.door = door
-        self.window = window
+        self.args, self.door, self.window = args, door, window
         self.bindings = bindings
         self.sound = sound or Soundscape.silent()
         self.clock = WallClock()
-        load = Load(args.weights, args.backend, args.threads, log_path(), settings.calls, parallel=args.parallel)
+        home = home_of(args.weights)
+        load = Load(home, args.backend, args.threads, log_path(), settings.calls, parallel=args.parallel)
         self.library = Library(door, scenes, data_folder())
         self.menu = MenuScreen(self.library.scenes, self.library.picture, lambda: self.generator.status())
         self.generator = GeneratorProcess(load, door.open_world)  # loads while the player chooses
@@ -85,7 +84,7 @@ class Program:
         self.running = True
         self._pad_keys = PadKeys()
         self._resting = InputSampler(ActionSpec(), bindings)  # hears pads come and go while nothing is played
-        self.usual = self.library.usual(args.weights)
+        self.usual = self.library.usual(home)
         self.menu.notice = " ".join(keeper.notices)
 
     @property
@@ -156,7 +155,7 @@ class Program:
         elif event.type in (pygame.WINDOWRESIZED, pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED):
             self.window.refresh()
             self.screen.dirty = True
-        elif event.type == pygame.KEYDOWN and self._is_fullscreen_key(event):
+        elif event.type == pygame.KEYDOWN and is_fullscreen_key(event):
             self.carry_out(commands.Change("fullscreen", not self.settings.fullscreen))
         elif event.type in (pygame.CONTROLLERDEVICEADDED, pygame.CONTROLLERDEVICEREMOVED):
             if self.pads is not None:
@@ -170,10 +169,6 @@ class Program:
             self.sound.interface(cue(event, command))
             self.carry_out(command)
 
-    @staticmethod
-    def _is_fullscreen_key(event: pygame.event.Event) -> bool:
-        return bool(event.key == pygame.K_F11 or (event.key == pygame.K_RETURN and event.mod & pygame.KMOD_ALT))
-
     def _feed_generator(self) -> None:
         """While nothing is being played, listen to the generator, and start what was picked once it can."""
         replies = self.generator.poll()
@@ -181,8 +176,7 @@ class Program:
             self.session.feed(replies)
             while self.session.notices and isinstance(self.screen, PauseScreen):
                 self.stage.say(self.session.notices.popleft())
-        screen = self.stage.lower()
-        walk, ready = self.walk, self.generator.ready
+        screen, walk, ready = self.stage.lower(), self.walk, self.generator.ready
         if isinstance(screen, MenuScreen) or walk is None:
             return
         failure = self.generator.failure or (walk.session.failure if walk.session and not walk.resuming else None)
@@ -271,15 +265,21 @@ class Program:
                 self.running = False
 
     def _pick(self, scene: Any, place: Place | None = None) -> None:
+        known, home = self.library.known(scene), self._home(scene)
+        self.door.check_weights(home)
         walk = Walk(self.generator, self.door, scene, self.args.seed, place, self.detail)
-        if not self.generator.alive or self.generator.nfe != self.settings.calls:
-            self.generator.restart(nfe=self.settings.calls)
+        if not self.generator.alive or (self.generator.nfe, self.generator.weights) != (self.settings.calls, home):
+            self.generator.restart(nfe=self.settings.calls, weights=home)
+            self.usual = self.library.usual(home)
         self.menu.notice = ""
         self._leave_walk()
         self.walk = walk
-        known = next((one for one in self.menu.scenes if one.name == scene.name), scene)
         walk.hint = self.sound.scene(known, walk.card)
         self._show_loading(walk.card)
+
+    def _home(self, scene: Any) -> Path:
+        """The weights that a scene, or the one that a saved place is of, is walked with."""
+        return home_of(self.args.weights, self.library.known(scene), self.generator.weights)
 
     def _show_loading(self, picture: Pixels, said: str = "") -> None:
         assert self.walk is not None
@@ -325,7 +325,7 @@ class Program:
         walk, play, ready = self.walk, self.play, self.generator.ready
         if walk is None or play is None or play.last is None or ready is None or walk.resuming:
             return
-        scene = self.library.nearest(play.last.pixels, walk.scene)
+        scene = self.library.nearest(play.last.pixels, walk.scene, self.generator.weights)
         if scene is None:
             self.stage.say("There is no scene to go back to.")
             return
@@ -355,12 +355,13 @@ class Program:
         """To the place in the current slot; when it is refused nothing changes."""
         try:
             place = open_place(self.slots)
-            if self.generator.ready is not None:
+            here = self._home(place) == self.generator.weights
+            if here and self.generator.ready is not None:
                 place.check(self.generator.ready)
         except UserError as error:
             self.stage.say(str(error))
             return
-        if self.walk is None or not self.walk.go_to(place):
+        if not here or self.walk is None or not self.walk.go_to(place):
             self._pick(place, place)
         else:
             self.carry_out(commands.Resume())

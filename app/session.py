@@ -98,6 +98,11 @@ class GeneratorProcess:
         return f"Ready on {self.ready.info.get('backend', 'the CPU')}" if self.ready else f"{self.progress.stage} ..."
 
     @property
+    def weights(self) -> Path:
+        """The folder of the weights that the child was asked for."""
+        return self._request.weights
+
+    @property
     def nfe(self) -> int:
         """Network calls per latent frame that the child was asked for."""
         return self._request.nfe
@@ -113,10 +118,17 @@ class GeneratorProcess:
             self._request = replace(self._request, light=light)
             self._send(Lighten(light))
 
-    def restart(self, backend: str | None = None, nfe: int | None = None) -> None:
-        """Drop the child and its frames and start a fresh one, optionally on another backend or with other calls."""
+    def restart(self, backend: str | None = None, nfe: int | None = None, weights: Path | None = None) -> None:
+        """Drop the child and its frames and start a fresh one, optionally on another backend, with other calls or
+        weights.
+        """
         self.close(patience=0.1, finish_saving=False)
-        self._request = replace(self._request, backend=backend or self._request.backend, nfe=nfe or self.nfe)
+        self._request = replace(
+            self._request,
+            backend=backend or self._request.backend,
+            nfe=nfe or self.nfe,
+            weights=weights or self.weights,
+        )
         self._begin()
 
     def give_up(self, why: str) -> None:

@@ -7,6 +7,8 @@ Does not know about networks, windows or how scenes were made.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +26,15 @@ Picture = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Scene:
-    """A first frame with its name (folder), title and caption; `picture` is the path of the image."""
+    """A first frame with its name (folder), title and caption; `picture` is the path of the image, `home` the folder of
+    the weights of the world that it is of, if that is known.
+    """
 
     name: str
     title: str
     caption: str
     picture: Path
+    home: Path | None = None
 
 
 def list_scenes(folder: Path | None = None) -> list[Scene]:
@@ -54,7 +59,27 @@ def read_scene(folder: Path) -> Scene:
         raise UserError(
             f"The scene {folder.name!r} names the picture {fields['picture']!r}, which is not in its folder."
         )
-    return Scene(folder.name, fields["title"], fields["caption"], picture)
+    return Scene(folder.name, fields["title"], fields["caption"], picture, _home(folder, data.get("weights")))
+
+
+def _home(folder: Path, name: object) -> Path | None:
+    """The weights of that name, which lie in `weights` beside the folder of all scenes."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise UserError(
+            f"{str(folder / 'scene.yaml')!r} needs small letters, digits and dashes for 'weights', such as pocket, "
+            f"but has {name!r}."
+        )
+    return folder.parent.parent / "weights" / name
+
+
+def scenes_of(weights: Path | None, scenes: Sequence[Scene]) -> list[Scene]:
+    """Those of some scenes that are of these weights; all where no weights are given or none are of them."""
+    if weights is None:
+        return list(scenes)
+    own = [one for one in scenes if one.home is not None and one.home.resolve() == weights.resolve()]
+    return own or list(scenes)
 
 
 def find_scene(name: str, folder: Path | None = None) -> Scene:

@@ -23,12 +23,12 @@ import numpy.typing as npt
 from controls.action import Action, ActionSpec, encode
 from controls.camera import Camera
 from controls.errors import UserError
-from generator.scene import Scene, find_scene, list_scenes, load_picture
+from generator.scene import Scene, find_scene, list_scenes, load_picture, scenes_of
 
 if TYPE_CHECKING:
     from generator.runtime.backend import Backend
 
-__all__ = ["Scene", "World", "find_scene", "list_scenes", "load_picture"]
+__all__ = ["Scene", "World", "find_scene", "list_scenes", "load_picture", "scenes_of"]
 
 Pixels = npt.NDArray[np.uint8]
 State = dict[str, npt.NDArray[Any]]

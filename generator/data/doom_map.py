@@ -42,12 +42,15 @@ SECTOR = np.dtype([("floor", "<i2"), ("ceiling", "<i2"), ("names", "S16"), ("res
 THING = np.dtype([("x", "<i2"), ("y", "<i2"), ("angle", "<i2"), ("type", "<u2"), ("flags", "<u2")])
 VERTEX = np.dtype([("x", "<i2"), ("y", "<i2")])
 NO_SIDE = 0xFFFF
+SKY = b"F_SKY1"  # the name of a ceiling that is none
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class DoomMap:
-    """One map: lines as arrays (n,), with the sector on each side (-1 for none), and the sectors' heights."""
+    """One map: lines as arrays (n,), with the sector on each side (-1 for none), and the sectors' heights
+    and whether their ceilings are the sky.
+    """
 
     ends: Floats  # (n, 4): x0, y0, x1, y1
     flags: npt.NDArray[np.int64]
@@ -56,6 +59,7 @@ class DoomMap:
     left: npt.NDArray[np.int64]
     floor: npt.NDArray[np.int64]
     ceiling: npt.NDArray[np.int64]
+    sky: npt.NDArray[np.bool_]
     obstacles: Floats  # (m, 2)
 
 
@@ -113,6 +117,7 @@ def read_map(path: Path, name: str) -> DoomMap:
         left=sector_of(lines["left"]),
         floor=sectors["floor"].astype(np.int64),
         ceiling=sectors["ceiling"].astype(np.int64),
+        sky=np.array([names[8:].rstrip(b"\0") == SKY for names in sectors["names"]], bool),
         obstacles=np.stack([solid["x"], solid["y"]], 1).astype(np.float64),
     )
 
@@ -134,7 +139,7 @@ def sector_grid(doom: DoomMap, xs: Floats, ys: Floats) -> npt.NDArray[np.int64]:
     return grid
 
 
-def _near_segment(ends: Floats, xs: Floats, ys: Floats, radius: float) -> tuple[slice, slice, npt.NDArray[np.bool_]]:
+def near_segment(ends: Floats, xs: Floats, ys: Floats, radius: float) -> tuple[slice, slice, npt.NDArray[np.bool_]]:
     """The grid window around a segment and which of its points are closer than `radius`."""
     x0, y0, x1, y1 = ends
     columns = slice(*np.searchsorted(xs, [min(x0, x1) - radius, max(x0, x1) + radius]))
@@ -168,10 +173,10 @@ def walk_grid(doom: DoomMap) -> WalkGrid:
     rise = np.abs(doom.floor[doom.right] - doom.floor[doom.left])
     wall = ~two_sided | (doom.flags & IMPASSABLE > 0) | ~fits | np.isin(doom.special, AVOID_SPECIALS)
     for ends in doom.ends[wall | (rise > MAX_STEP)]:
-        rows, columns, near = _near_segment(ends, xs, ys, BODY_RADIUS + 2)
+        rows, columns, near = near_segment(ends, xs, ys, BODY_RADIUS + 2)
         walkable[rows, columns] &= ~near
     for px, py in doom.obstacles:
-        rows, columns, near = _near_segment(np.array([px, py, px, py]), xs, ys, 2 * BODY_RADIUS)
+        rows, columns, near = near_segment(np.array([px, py, px, py]), xs, ys, 2 * BODY_RADIUS)
         walkable[rows, columns] &= ~near
     floor = np.append(doom.floor, 0)[sector].astype(np.int16)
     return WalkGrid(walkable, floor, CELL, origin, doors=is_door[sector] & walkable & (sector >= 0))

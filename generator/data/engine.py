@@ -129,7 +129,7 @@ class Engine:
         game.set_episode_start_time(START_TIC)
         game.set_episode_timeout(0)
         game.add_game_args(ARGUMENTS.format(light=config.light))
-        game.set_doom_map("MAP01" if config.pk3 is not None or "2" in config.wad.stem else "E1M1")
+        game.set_doom_map("MAP01" if "2" in config.wad.stem else "E1M1")
         try:
             Path("_vizdoom").mkdir(exist_ok=True)  # the engine makes it; of two that begin together one would die of it
             game.init()

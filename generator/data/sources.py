@@ -13,11 +13,13 @@ from controls.errors import UserError
 from generator.data import doom_map
 from generator.data.engine import EngineConfig
 from generator.data.navigation import WalkGrid
+from generator.data.still_map import STILL, write_still
 
 WORLDS = ("halls", "freedoom")
 HALLS_MAPS = "0-23"
 FREEDOOM_MAPS = "E1M1,E1M2,E2M2,MAP01,MAP04,MAP06,MAP11"
 FREEDOOM_LIGHT = 16
+STILL_MAP = "MAP01"
 HOLD_OUT = 8  # every eighth map is never trained on
 
 
@@ -68,11 +70,13 @@ def is_held(position: int, total: int) -> bool:
 
 
 def open_maps(world: str, out: Path, seed: int, maps: str | None, size: str = "grand") -> list[MapSource]:
-    """The maps of a world; builds halls into out/halls.pk3. UserError on an unknown world, map or size of halls."""
+    """The maps of a world; builds halls into out/halls.pk3, a still map into out/NAME.wad. UserError on an unknown
+    world, map or size of halls.
+    """
     if world == "halls":
         return _halls(out, seed, maps or HALLS_MAPS, size)
     if world == "freedoom":
-        return _freedoom(maps or FREEDOOM_MAPS)
+        return _still(out, maps) if size == STILL else _freedoom(maps or FREEDOOM_MAPS)
     raise UserError(f"Unknown world {world!r}; choose one of {', '.join(WORLDS)}.")
 
 
@@ -104,22 +108,38 @@ def _halls(out: Path, seed: int, maps: str, size: str) -> list[MapSource]:
     ]
 
 
-def _freedoom(maps: str) -> list[MapSource]:
+def _wads_of(maps: str) -> dict[str, Path]:
+    """The WAD that each of these Freedoom maps is in."""
     names = [name.strip().upper() for name in maps.split(",") if name.strip()]
     wads = {name: wad_path(name) for name in ("freedoom1.wad", "freedoom2.wad")}
     where = {name: wad for wad in wads.values() for name in doom_map.map_names(wad)}
     unknown = [name for name in names if name not in where]
     if unknown or not names:
         raise UserError(f"Unknown Freedoom map {', '.join(unknown) or maps!r}; use E1M1 to E4M9 or MAP01 to MAP32.")
+    return {name: where[name] for name in names}
+
+
+def _still(out: Path, maps: str | None) -> list[MapSource]:
+    where = _wads_of(maps or STILL_MAP)
+    if len(where) != 1:
+        raise UserError(f"A still place is one map, not {len(where)} ({', '.join(where)}); name one with --maps.")
+    ((name, wad),) = where.items()
+    own = write_still(wad, name, out / f"{name}.wad")
+    grid = doom_map.walk_grid(doom_map.read_map(own, name))
+    return [MapSource(name, 0, STILL, EngineConfig(wad, own), held=False, grid=grid, narrow=True)]
+
+
+def _freedoom(maps: str) -> list[MapSource]:
+    where = _wads_of(maps)
     return [
         MapSource(
             name=name,
             seed=0,
             theme="freedoom",
             engine=EngineConfig(where[name], light=FREEDOOM_LIGHT),
-            held=is_held(position, len(names)),
+            held=is_held(position, len(where)),
             doors=True,
             narrow=True,
         )
-        for position, name in enumerate(names)
+        for position, name in enumerate(where)
     ]

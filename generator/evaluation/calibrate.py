@@ -14,7 +14,7 @@ from controls.errors import UserError
 from generator.checkpoint import load_weights
 from generator.model.int8_file import save_ranges
 from generator.runtime.select import require
-from generator.scene import list_scenes, load_picture
+from generator.scene import list_scenes, load_picture, scenes_of
 
 
 def calibrate_folder(folder: Path, frames: int, threads: int) -> Iterator[str]:
@@ -29,7 +29,7 @@ def calibrate_folder(folder: Path, frames: int, threads: int) -> Iterator[str]:
 
     torch.set_num_threads(threads)
     weights = load_weights(folder, ranges=False)
-    pictures = [load_picture(scene.picture, weights.config.picture) for scene in list_scenes()]
+    pictures = [load_picture(scene.picture, weights.config.picture) for scene in scenes_of(folder, list_scenes())]
     ranges = calibrate(weights, threads, pictures, frames)
     for network, rows in ranges.items():
         yield f"{network}: {len(rows)} convolutions in int8"

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from generator.tokenizer import devices
 from generator.tokenizer.devices import arrays, constant
-from generator.tokenizer.place_map import BELOW, FINEST
+from generator.tokenizer.place_map import FINEST
 
 if TYPE_CHECKING:
     from generator.tokenizer.place import Place
@@ -114,7 +114,7 @@ class Body(nn.Module):
             lines.append(most)
             long = runs(ground * 1000 + before) * (line == most.repeat_interleave(within, 0))
             thick.append(1 / (FINEST * long.unflatten(0, (-1, within)).amax(1)))
-        shift = place.map.eye.float() + self.stature - BELOW
+        shift = place.map.eye.float() + self.stature - place.map.below
         levels, edges = ((v + shift).masked_fill(v > HIGHEST, NOWHERE) for v in (highest, torch.stack(lines)))
         return levels, edges, torch.stack(thick)
 

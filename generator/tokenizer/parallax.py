@@ -23,6 +23,7 @@ from generator.tokenizer import devices
 from generator.tokenizer.body import STATE, Body
 from generator.tokenizer.camera_rays import check_samples
 from generator.tokenizer.place import POSE, Place, place_channels
+from generator.tokenizer.place_map import BELOW
 from generator.tokenizer.refine import Refiner
 
 HINT_ROWS, HINT_COLUMNS = 4, 8  # what the ego-motion is told of the picture: how near things are, coarsely
@@ -38,13 +39,14 @@ class ParallaxConfig:
     """Sizes. `size` (width, height) in pixels, `unit` in map units, `action_fields` P.
 
     `agree` is how far (in levels of -1..1) the decoded picture and the moved one may lie apart, both softened, before
-    the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the
-    world is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and
-    has a map of so many `levels` of height (0: none). `recall` is how far the map's view and a moved picture may lie
-    apart before the map's is what lies ahead; with 0 the map is only told, never shown. Each pixel of such a view is
-    the mean of so many `samples`, seen by that slope `lower` than its middle (camera_rays.py). With `bodily` what keys
-    do where there is a map is found as a body's laws of motion and the place's relief (body.py), not by a network.
-    `refine` is the width of what shows pictures of decoded and moved ones (refine.py) in place of `agree`; 0: none.
+    the decoded one is shown (reproject.py); 0 always shows the decoded one. A `period` in map units says that the world
+    is one place, which repeats after so much (place.py), also half as far along both axes where `checkered`, and has a
+    map of so many `levels` of height (0: none), which begin so far `below` the recordings' eye. `recall` is how far the
+    map's view and a moved picture may lie apart before the map's is what lies ahead; with 0 the map is only told, never
+    shown. Each pixel of such a view is the mean of so many `samples`, seen by that slope `lower` than its middle
+    (camera_rays.py). With `bodily` what keys do where there is a map is found as a body's laws of motion and the
+    place's relief (body.py), not by a network. `refine` is the width of what shows pictures of decoded and moved ones
+    (refine.py) in place of `agree`; 0: none.
     """
 
     size: tuple[int, int] = (256, 160)
@@ -61,6 +63,7 @@ class ParallaxConfig:
     refine: int = 0
     samples: int = 1
     lower: float = 0.0
+    below: float = BELOW
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class Parallax(nn.Module):
         self.config = config
         self.depth = DepthNet(config)
         keys = config.action_fields - LOOKS if config.bodily else 0
-        given = config.checkered, config.levels, keys, config.lower
+        given = config.checkered, config.levels, keys, config.lower, config.below
         self.place = Place(config.period, *given) if config.period else None
         self.ego: EgoMotion | None = None
         if self.body is None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from generator.precision import in_full
 from generator.tokenizer.body import CLIMB, STEEPEST, Body, turned
 from generator.tokenizer.devices import centres, constant
-from generator.tokenizer.place_map import CELL, CHANNELS, VIEW, PlaceMap
+from generator.tokenizer.place_map import BELOW, CELL, CHANNELS, VIEW, PlaceMap
 
 AXES = (
     (1, 0),
@@ -70,13 +70,15 @@ class Place(nn.Module):
     pixels' middles, what finds one's pose in it from a picture, and with `keys` a body that they move (body.py).
     """
 
-    def __init__(self, period: float, checkered: bool, levels: int = 0, keys: int = 0, lower: float = 0.0) -> None:
+    def __init__(
+        self, period: float, checkered: bool, levels: int = 0, keys: int = 0, lower: float = 0.0, below: float = BELOW
+    ) -> None:
         super().__init__()
         self.period, self.numbers = period, CHECKERED if checkered else AXES
         cells = math.ceil(period / CELL)
         self.register_buffer("ground", torch.ones(cells, cells))
         self.register_buffer("floor", torch.zeros(cells, cells))
-        self.map = PlaceMap(period, levels, lower) if levels else None
+        self.map = PlaceMap(period, levels, lower, below) if levels else None
         self.body = Body(keys, self.map.cells) if self.map is not None and keys else None
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 
@@ -157,7 +159,7 @@ class Place(nn.Module):
         if self.map is None:
             return known
         if self.body is not None:
-            return self.body.standing(self, plan) <= self.map.eye.float() + CLIMB
+            return self.body.standing(self, plan) <= torch.maximum(self.standing(plan), self.map.eye.float()) + CLIMB
         return known & (self.map.crowded(plan, self.standing(plan) - self.map.eye.float()) == 0)
 
     def advance(self, pose: Tensor, look: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ from generator.tokenizer.place_sky import Sky
 
 CELL = 16.0  # map units: of the ground, and of what `levels` counts
 FINEST, KINDS = 4.0, 3  # map units of the finest blocks, and how many kinds, each twice as wide as the one before
-BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye
+BELOW = 65.0  # map units from the lowest level's bottom to the recordings' eye, of worlds that do not say
 FIRST, GROWTH, FAR = 10.0, 0.01, 1600.0  # where rays are asked, in map units along the heading
 CLOSEST = 0.4  # map units between two such places, at least: what is near has steps of that height
 USUAL = 2 * 1.2 / 256  # map units that rays are apart per unit of heading; those nearer together ask more often
@@ -55,7 +55,8 @@ UNIT = 64.0  # nearness is told in 1 / so many map units
 
 
 class PlaceMap(nn.Module):
-    """Blocks and sky of a place of this period, seen `lower` than pixels' middles; empty until it is filled.
+    """Blocks and sky of a place of this period, seen `lower` than pixels' middles, whose lowest level begins so far
+    `below` the recordings' eye; empty until it is filled.
 
     Kept are the numbers of the finest blocks (`where`), which of the colours of the `palette` they have (`what`, from
     1), and how high the recordings' `eye` mostly was; `codes` are the blocks of each kind, dense, 0 where there is
@@ -67,10 +68,10 @@ class PlaceMap(nn.Module):
     palette: Tensor
     eye: Tensor
 
-    def __init__(self, period: float, levels: int, lower: float = 0.0) -> None:
+    def __init__(self, period: float, levels: int, lower: float = 0.0, below: float = BELOW) -> None:
         super().__init__()
         coarsest = 2 ** (KINDS - 1)
-        self.period, self.levels, self.lower = period, levels, lower
+        self.period, self.levels, self.lower, self.below = period, levels, lower, below
         self.cells = math.ceil(period / (coarsest * FINEST)) * coarsest
         self.heights = math.ceil(levels * CELL / (coarsest * FINEST)) * coarsest
         self.register_buffer("where", torch.zeros(0, dtype=torch.int32))
@@ -102,7 +103,7 @@ class PlaceMap(nn.Module):
         x, y in map units and `up` above the recordings' eye, of one shape.
         """
         column, row = (self._along(v, FINEST) for v in (x, y))
-        level = ((up + BELOW) / FINEST).floor().long()
+        level = ((up + self.below) / FINEST).floor().long()
         number = (row * self.cells + column) * self.heights + level.clamp(0, self.heights - 1)
         return number, (level >= 0) & (level < self.heights)
 
@@ -184,7 +185,7 @@ class PlaceMap(nn.Module):
         """As `view`, on a GPU (place_kernel.py)."""
         from generator.tokenizer.place_kernel import first_met  # triton is there for GPUs only
 
-        above = (BELOW + self.rise(rays.pose)).flatten()
+        above = self.above(rays.pose).flatten()
         parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above)
         codes: list[Tensor] = [getattr(self, f"codes{kind}") for kind in range(KINDS)]
         code, away = first_met(parts, asked, codes, (self.cells, self.heights, self.period, FINEST))
@@ -227,7 +228,7 @@ class PlaceMap(nn.Module):
         from generator.tokenizer import place_rays  # brings a compiler along, which a menu need not wait for
 
         turn, slope = self.sky.turn(rays.azimuth)[:, 0], self.sky.slope(rays.up)[..., 0]
-        above = (BELOW + self.rise(rays.pose)).flatten()
+        above = self.above(rays.pose).flatten()
         parts = (rays.pose[:, :2], rays.east[:, 0], rays.north[:, 0], rays.up[..., 0], above, turn, slope)
         counts = torch.tensor([len(far) for far in asked])
         kinds = torch.arange(KINDS).repeat_interleave(counts)
@@ -248,7 +249,7 @@ class PlaceMap(nn.Module):
 
     def above(self, pose: Tensor) -> Tensor:
         """How far above the map's lowest level an eye at pose (n, 4 or 5) is, map units (n, 1, 1)."""
-        return BELOW + self.rise(pose)
+        return self.below + self.rise(pose)
 
     def rise(self, pose: Tensor) -> Tensor:
         """How much higher than the recordings' mostly was an eye at pose (n, 4 or 5) is, map units (n, 1, 1)."""
@@ -291,7 +292,7 @@ class PlaceMap(nn.Module):
         """Of rows that rise by `up` (n, rows, 1) from an eye `rise` (n, 1, 1) above the usual: the code of the first
         block that each ray meets, 0 for none, int64 (n, rows, w), and its distance along the heading.
         """
-        above, met, far = BELOW + rise, [], []
+        above, met, far = self.below + rise, [], []
         if devices.at_hand(up):  # elsewhere asking for less is not worth waiting for the answer
             leaves = self._leaves(up.detach(), above.detach())
             asked = [distances[: int((distances <= leaves).sum())] for distances in asked]

@@ -19,6 +19,7 @@ from generator.data.latents import LatentClips, tokenizer_hash
 from generator.model.dit import CausalDiT, DiTConfig
 from generator.samplers.schedule import token_shift
 from generator.tokenizer.parallax import Parallax
+from generator.tokenizer.place import place_channels
 from generator.tokenizer.place_map import CHANNELS
 from generator.tokenizer.vae import VideoVAE
 from generator.training.helpers import pick_device
@@ -27,6 +28,8 @@ from generator.training.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from generator.training.dit_run import DiTTraining
+
+MAPPED = {place_channels(1.0, checkered, levels=1) for checkered in (False, True)}  # K of places with a map
 
 
 def open_model(
@@ -60,19 +63,22 @@ def open_model(
 
 
 def with_place(begin: CausalDiT, dit: CausalDiT) -> dict[str, Tensor]:
-    """The weights of `begin` for a transformer that is told of a place, or more of it, which it does not heed at first.
-    UserError when it knew another one.
+    """The weights of `begin` for a transformer that is told of a place, or more of it, which it does not heed at first;
+    of one that knew the map of another place it heeds the views of its own. UserError when it knew another one without.
     """
     taken, old, new = dict(begin.state_dict()), begin.config, dit.config
     more = new.place_channels - old.place_channels
     if not more:
         return taken
-    if old.place_channels and more != CHANNELS:
-        raise UserError("The world to start from knows a place, and the parallax another one, or none; give its own.")
     area, before = new.patch**2, new.latent_channels + old.recycled_channels
     weight, at = taken["embed.weight"], before * area
-    fresh = weight.new_zeros(len(weight), more * area)
-    taken["embed.weight"] = torch.cat([weight[:, :at], fresh, weight[:, at:]], dim=1)
+    kept, ends = weight[:, :at], [weight[:, at:]]
+    if {old.place_channels, new.place_channels} <= MAPPED:  # views of another map mean the same, waves do not
+        kept, ends = weight[:, : at - old.place_channels * area], [weight[:, at - CHANNELS * area :]]
+        more = new.place_channels - CHANNELS
+    elif old.place_channels and more != CHANNELS:
+        raise UserError("The world to start from knows a place, and the parallax another one, or none; give its own.")
+    taken["embed.weight"] = torch.cat([kept, weight.new_zeros(len(weight), more * area), *ends], dim=1)
     return taken
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from generator.data.clips import Dataset
 from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, WEARY, Body, both, turned
 from generator.tokenizer.place import Place
-from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
-from generator.training.known_depth import known_ground
+from generator.tokenizer.place_map import FINEST, PlaceMap
+from generator.training.known_depth import is_known, known_ground
 
 if TYPE_CHECKING:
     from generator.training.parallax import ParallaxRun
@@ -62,7 +62,7 @@ def walks_of(data: Dataset, split: str) -> list[Walked]:
 def find_body(run: ParallaxRun, place: Place) -> dict[str, float]:
     """Find the place's body from all training walks of a run, and of the true ground where that is known."""
     assert place.body is not None
-    known = run.config.ground and run.data.meta["world"] == "halls"
+    known = run.config.ground and is_known(run.data.meta)
     ground = known_ground(run.data, place.period, len(place.body.relief)) if known else None
     return learn_body(place, walks_of(run.data, "train"), ground)
 
@@ -98,7 +98,7 @@ def lay(body: Body, place: Place, walks: Sequence[Walked]) -> None:
     eye = float(place.map.eye)
     side, column, row = len(tops), *_cells(stood[:, :2], len(tops))
     under = tops[row, column]
-    height = stood[:, 2] - eye + BELOW  # of the eye, above the map's lowest level
+    height = stood[:, 2] - eye + place.map.below  # of the eye, above the map's lowest level
     seen = under > 0
     stature = float(np.median(height[seen] - under[seen])) if seen.any() else 0.0
     most = np.full((side, side), np.inf)
@@ -123,7 +123,7 @@ def lay_known(body: Body, place: Place, walks: Sequence[Walked], ground: npt.NDA
     stood = _stood(walks)
     column, row = _cells(stood[:, :2], len(ground))
     stature = float(np.nanmedian(stood[:, 2] - ground[row, column]))
-    heights = (ground - float(place.map.eye) + BELOW).clip(0, HIGHEST)
+    heights = (ground - float(place.map.eye) + place.map.below).clip(0, HIGHEST)
     relief = np.where(np.isnan(ground), float(UNKNOWN), heights)
     _set(body, relief, stature)
 
@@ -155,7 +155,7 @@ def tops_in_the_way(place_map: PlaceMap) -> Tensor:
     """How high above the map's lowest level the highest block of each column is that could be in a body's way, map
     units (C, C): 0 where there is none, HIGHEST where it is as high as a head, and so goes on above it.
     """
-    levels = min(place_map.heights, int((BELOW + HEAD) / FINEST) + 1)
+    levels = min(place_map.heights, int((place_map.below + HEAD) / FINEST) + 1)
     codes: Tensor = place_map._buffers["codes0"]  # type: ignore[assignment]
     solid = codes.view(place_map.cells, place_map.cells, -1)[..., 1 : 1 + levels] > 0
     highest = (solid * torch.arange(1, levels + 1, device=solid.device)).amax(-1)

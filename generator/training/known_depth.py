@@ -1,5 +1,5 @@
-"""Pictures with their true nearness, for worlds whose maps are our own: the depth need then not be guessed from motion,
-nor the ground from where somebody stood.
+"""Pictures with their true nearness, for worlds whose maps are known (our own, and still maps): the depth need then not
+be guessed from motion, nor the ground from where somebody stood.
 
 Shape key: B batch, Y, X picture size, h, w nearness grid.
 
@@ -8,7 +8,10 @@ Does not know of networks, optimisers or runs.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +20,17 @@ from torch import Tensor
 
 from controls.errors import UserError
 from generator.data.clips import Dataset
-from generator.data.halls.canvas import SUB, Canvas
-from generator.data.halls.depth import exact_nearness, nearness
+from generator.data.halls.canvas import Canvas
+from generator.data.halls.depth import exact_nearness, nearness, ray_slopes
 from generator.data.halls.maps import draw_map
-from generator.tokenizer.place_map import FINEST
+from generator.data.still_map import STILL, Ground, still_ground
+from generator.tokenizer.place_map import CELL, FINEST
 from generator.training.helpers import step_rng
 from generator.training.windows import to_video
 
 TALL = 56  # map units that a body needs above the floor
+RAYS, EVERY = (64, 40), 20  # that ask what pictures of a still map show, and of which pictures
+PERIODS = 128  # map units that periods of still maps are whole numbers of
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,14 @@ class KnownDepth:
         )
 
 
+def is_known(meta: Mapping[str, Any]) -> bool:
+    """Whether the maps are known that a data set of this `meta` was recorded in."""
+    return meta["world"] == "halls" or meta.get("size") == STILL
+
+
 class TrueDepth:
-    """How near everything is in pictures of *Halls*, from its maps; UserError for other worlds, once it is asked.
+    """How near everything is in pictures of *Halls* or of a still map, from the map; UserError for other worlds, once
+    it is asked.
 
     `without` is the setting that does without it; `exact` finds just where rays end.
     """
@@ -58,13 +70,16 @@ class TrueDepth:
         self.data, self.without, self.find = data, without, exact_nearness if exact else nearness
         self._maps: dict[str, Canvas] = {}
 
-    def canvas(self, index: int) -> Canvas:
+    def canvas(self, index: int) -> Canvas | Ground:
         """The map that a clip was recorded in."""
         entry, meta = self.data.entry(index), self.data.meta
-        if meta["world"] != "halls":
+        if not is_known(meta):
             raise UserError(
-                f"True depth is known in clips of halls only, not of {meta['world']!r}; give --set {self.without}."
+                f"True depth is known in clips of halls and still maps only, not of {meta['world']!r}; "
+                f"give --set {self.without}."
             )
+        if meta["world"] != "halls":
+            return still_ground(self.data.folder / f"{entry['map']}.wad", entry["map"])
         if entry["map"] not in self._maps:
             canvas, _, info = draw_map(meta["seed"], int(entry["map"][3:]) - 1, meta.get("size", "grand"))
             if info.seed != entry["map_seed"]:
@@ -84,7 +99,7 @@ def known_ground(data: Dataset, period: float, cells: int) -> npt.NDArray[np.flo
     nearest to where training clips were recorded. Infinite where nobody fits, NaN where there is no map.
     """
     canvas, at, inside = _nearest(data, period, cells, "ground=false")
-    fits = ~canvas.solid[at] & (canvas.ceil[at] - canvas.floor[at] >= TALL)
+    fits = ~canvas.solid[at] & (canvas.ceil[at] - canvas.floor[at] >= TALL) & ~canvas.barred[at]
     return np.where(inside, np.where(fits, canvas.floor[at].astype(np.float64), np.inf), np.nan)
 
 
@@ -102,19 +117,55 @@ def known_solids(
 
 def _nearest(
     data: Dataset, period: float, cells: int, without: str
-) -> tuple[Canvas, tuple[npt.NDArray[np.int64], ...], npt.NDArray[np.bool_]]:
-    """The map of a place, which of its cells (cells, cells) is nearest to where training clips were recorded for each
-    of the place's, and which of those the map has.
+) -> tuple[Canvas | Ground, tuple[npt.NDArray[np.int64], ...], npt.NDArray[np.bool_]]:
+    """The map of a place, which of its cells (cells, cells) is nearest to where training clips were recorded (of still
+    maps, to the middle of what they show) for each of the place's, and which of those the map has.
     """
     clips = data.select("train")
     canvas = TrueDepth(data, without).canvas(clips[0])
-    walked = np.concatenate([data.clip(index).pose[:, :2] for index in clips])
+    if data.meta["world"] == "halls":
+        middles = np.median(np.concatenate([data.clip(index).pose[:, :2] for index in clips]), axis=0)
+    else:
+        middles = np.mean(shown_room(data), axis=0)[:2]
     own = (np.arange(cells) + 0.5) * FINEST
-    x, y = (own + period * np.round((middle - own) / period) for middle in np.median(walked, axis=0))
-    column, row = (np.floor(v / SUB).astype(np.int64) for v in (x, y))
+    x, y = (own + period * np.round((middle - own) / period) for middle in middles)
+    column, row = (
+        np.floor((v - begin) / canvas.sub).astype(np.int64) for v, begin in zip((x, y), canvas.origin, strict=True)
+    )
     rows, columns = canvas.shape
     inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
     return canvas, np.ix_(row.clip(0, rows - 1), column.clip(0, columns - 1)), inside
+
+
+def shown_room(data: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The least and greatest x, y and height (3,) in map units of what training clips of a still map show."""
+    true_depth, least, most = TrueDepth(data, "period=0", exact=True), np.full(3, np.inf), np.full(3, -np.inf)
+    across, down = ray_slopes(data.meta["hfov"], data.size, RAYS)
+    for index in data.select("train"):
+        pose = data.clip(index).pose[::EVERY].astype(np.float64)
+        near = true_depth(index, pose.astype(np.float32), RAYS)
+        angle, ground = np.deg2rad(-pose[:, 3, None, None]), true_depth.canvas(index)
+        far = np.divide(1.0, near, out=np.full(near.shape, np.nan), where=near > 0)
+        x = pose[:, 0, None, None] + far * (np.cos(angle) + across * np.sin(angle))
+        y = pose[:, 1, None, None] + far * (np.sin(angle) - across * np.cos(angle))
+        z = pose[:, 2, None, None] + far * (np.tan(np.deg2rad(pose[:, 4, None, None])) - down[:, None])
+        points = np.stack([x, y, z], axis=-1)
+        begin = np.array(ground.origin)
+        end = begin + ground.sub * np.array(ground.shape[::-1])
+        within = ((points[..., :2] >= begin) & (points[..., :2] <= end)).all(-1)
+        if within.any():
+            least, most = np.minimum(least, points[within].min(0)), np.maximum(most, points[within].max(0))
+    return least, most
+
+
+def still_sizes(data: Dataset, eye: float) -> tuple[float, int, float]:
+    """Period in map units, levels and `below` of a place that is a still map, recorded mostly at that height of the
+    eye: as large as what is shown, with a little room.
+    """
+    least, most = shown_room(data)
+    period = math.ceil(((most - least)[:2].max() + 2 * FINEST) / PERIODS) * PERIODS
+    bottom = math.floor(least[2] / FINEST - 1) * FINEST
+    return float(period), math.ceil((most[2] + 2 * FINEST - bottom) / CELL), eye - bottom
 
 
 def know_depth(data: Dataset, split: str, count: int, seed: int) -> KnownDepth:

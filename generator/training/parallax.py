@@ -207,7 +207,7 @@ def open_run(config: ParallaxTraining, folder: Path) -> ParallaxRun:
     torch.manual_seed(config.seed)
     sizes = {**parallax_sizes(config.preset), "size": data.size, "action_fields": data.spec.fields}
     begin = load_parallax(config.start) if config.start else None
-    sizes |= {"agree": config.agree, "refine": begin.config.refine if begin else 0, **place_sizes(config, data.meta)}
+    sizes |= {"agree": config.agree, "refine": begin.config.refine if begin else 0, **place_sizes(config, data)}
     parallax = Parallax(build(ParallaxConfig, sizes, "parallax")).to(device)
     if config.kept and not config.start:
         raise UserError("kept = true keeps the map of another parallax or world; give that with --start DIR.")

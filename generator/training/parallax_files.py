@@ -50,6 +50,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
             "recall",
             "samples",
             "lower",
+            "below",
             "hidden",
             "bodily",
             "refine",
@@ -58,7 +59,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
     if replace(old, **given) != new:
         raise UserError(f"The parallax in {origin!r} has another size; leave --start out.")
     taken, own = begin.state_dict(), parallax.state_dict()
-    same = (old.period, old.levels) == (new.period, new.levels)
+    same = (old.period, old.levels, old.below) == (new.period, new.levels, new.below)
     if (old.hidden, begin.mapped) != (new.hidden, parallax.mapped):  # the ego-motion is told other things
         taken = {name: tensor for name, tensor in taken.items() if not name.startswith("ego.")}
     for name, tensor in own.items():

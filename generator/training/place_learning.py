@@ -6,7 +6,6 @@ Does not know of depth.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +13,17 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from generator.data.clips import Dataset
 from generator.data.halls.endless import LEVELS, PERIOD
 from generator.data.halls.maps import ENDLESS
 from generator.data.latents import PLAN
+from generator.data.still_map import STILL
 from generator.tokenizer.place import Place
-from generator.training.body_learning import find_body
+from generator.tokenizer.place_map import BELOW
+from generator.training.body_learning import find_body, stood_on
 from generator.training.depth_losses import soften
 from generator.training.helpers import step_generator, step_rng
+from generator.training.known_depth import is_known, still_sizes
 from generator.training.place_evening import even_walls
 from generator.training.place_faces import face_place
 from generator.training.place_light import light_place, tone_place
@@ -35,14 +38,21 @@ if TYPE_CHECKING:
 SOUGHT = 64  # held-out pictures that are found in the place
 
 
-def place_sizes(config: ParallaxTraining, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """`period`, `checkered`, `levels`, `recall`, `samples`, `lower` and `bodily` of the settings, or what the recorded
-    world is known to have: our engine draws two rows for each of a picture's, and looks along their lower edges.
+def place_sizes(config: ParallaxTraining, data: Dataset) -> dict[str, Any]:
+    """`period`, `checkered`, `levels`, `below`, `recall`, `samples`, `lower` and `bodily` of the settings, or what the
+    recorded world is known to have: our engine draws two rows for each of a picture's, and looks along their lower
+    edges.
     """
-    endless = meta["world"] == "halls" and meta.get("size") == ENDLESS and not config.period
-    period, checkered = (PERIOD, True) if endless else (config.period, config.checkered)
-    levels = (LEVELS if endless else 0) if config.levels < 0 else config.levels
-    sizes = {"period": period, "checkered": checkered, "levels": levels if period else 0}
+    meta, own, below = data.meta, not config.period, BELOW
+    period, checkered, levels = config.period, config.checkered, 0
+    if own and meta["world"] == "halls" and meta.get("size") == ENDLESS:
+        period, checkered, levels = PERIOD, True, LEVELS
+    elif own and meta.get("size") == STILL:
+        stood = np.concatenate([stood_on(data.clip(index).pose)[:, 2] for index in data.select("train")])
+        eye = torch.from_numpy(stood[np.isfinite(stood)]).median().item()
+        period, levels, below = still_sizes(data, eye)
+    levels = levels if config.levels < 0 else config.levels
+    sizes = {"period": period, "checkered": checkered, "levels": levels if period else 0, "below": below}
     mapped = bool(sizes["levels"])
     row = math.tan(math.radians(meta["hfov"]) / 2) / meta["width"]
     lower = row / 2 if config.lower < 0 else config.lower
@@ -71,7 +81,7 @@ def place_figures(run: ParallaxRun, place: Place, rng: np.random.Generator) -> d
 def make_map(run: ParallaxRun) -> None:
     """Make the place's map, if it is to have one, before the ego-motion learns by it: the depth is done by then."""
     if run.parallax.mapped and not run.config.kept:
-        known = run.data.meta["world"] == "halls"
+        known = is_known(run.data.meta)
         map_place(run.parallax, run.data, run.config.mapped, step_rng(run.config.seed, 0, "map"), known)
         if known and run.config.mend:
             run.metrics.add(run.step, **mend_place(run.parallax.place, run.data))

@@ -16,7 +16,7 @@ import torch
 
 from generator.data.clips import Dataset
 from generator.tokenizer.place import Place
-from generator.tokenizer.place_map import BELOW, FINEST, PlaceMap
+from generator.tokenizer.place_map import FINEST, PlaceMap
 from generator.training.known_depth import known_solids
 
 ROUNDS = 3  # blocks from one that was seen: farther into what nobody saw nobody looks
@@ -30,7 +30,7 @@ def mend_place(place: Place, data: Dataset) -> dict[str, float]:
     """Close the holes of the place's map, whose own map is known; returns how many blocks came and went."""
     place_map = place.map
     assert place_map is not None, "only a place with levels has a map"
-    heights = float(place_map.eye) - BELOW + FINEST * (np.arange(place_map.heights) + 0.5)
+    heights = float(place_map.eye) - place_map.below + FINEST * (np.arange(place_map.heights) + 0.5)
     solid, air = known_solids(data, place_map.period, place_map.cells, heights)
     came, went = mend(place_map, torch.from_numpy(solid), torch.from_numpy(air))
     return {"blocks_came": float(came), "blocks_went": float(went)}

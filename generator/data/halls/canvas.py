@@ -20,6 +20,8 @@ class Canvas:
     Ftex, ctex, wall, body as letters.
     """
 
+    sub, origin = SUB, (0.0, 0.0)
+
     def __init__(self, width: int, depth: int) -> None:
         shape = (depth * 4, width * 4)
         self.shape = shape
@@ -30,6 +32,7 @@ class Canvas:
         self.solid = np.ones(shape, bool)
         self.sky = np.zeros(shape, bool)
         self.keep = np.zeros(shape, bool)
+        self.barred = np.zeros(shape, bool)
         self.lamp = np.zeros(shape, bool)
         self.ftex = np.full(shape, "T", "<U1")
         self.ctex = np.full(shape, "C", "<U1")

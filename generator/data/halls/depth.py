@@ -1,4 +1,5 @@
-"""How near everything is in a picture of *Halls*, from the map itself: rays through its grid of floors and ceilings.
+"""How near everything is in a picture of a map that is known, from the map itself: rays through its grid of floors and
+ceilings.
 
 Shape key: n pictures, h, w rows and columns of rays. Lengths in map units; distances are along the level heading, as
 the parallax counts them (tokenizer/parallax.py): looking up or down only shifts the picture.
@@ -6,14 +7,35 @@ Does not know: networks, clips, how a map is drawn.
 """
 
 import math
+from typing import Protocol
 
 import numba
 import numpy as np
-
-from generator.data.halls.canvas import SUB, Canvas
+import numpy.typing as npt
 
 STRETCH = 1.2  # the engine's pixels are so much taller than wide
 FIRST, FINE, SHARE, FAR = 6.0, 2.0, 0.008, 4000.0  # rays go on by FINE or a SHARE of the way; FAR is the sky's distance
+
+
+class Floors(Protocol):
+    """Cells (ny, nx) of `sub` map units from the `origin` on: where there is nothing, heights of floor and ceiling, and
+    where the latter is the sky.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def sub(self) -> int: ...
+    @property
+    def origin(self) -> tuple[float, float]: ...
+    @property
+    def floor(self) -> npt.NDArray[np.int16]: ...
+    @property
+    def ceil(self) -> npt.NDArray[np.int16]: ...
+    @property
+    def solid(self) -> npt.NDArray[np.bool_]: ...
+    @property
+    def sky(self) -> npt.NDArray[np.bool_]: ...
 
 
 def ray_slopes(hfov: float, size: tuple[int, int], rays: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +46,7 @@ def ray_slopes(hfov: float, size: tuple[int, int], rays: tuple[int, int]) -> tup
 
 
 def nearness(
-    c: Canvas, poses: np.ndarray, hfov: float, size: tuple[int, int] = (256, 160), rays: tuple[int, int] = (64, 40)
+    c: Floors, poses: np.ndarray, hfov: float, size: tuple[int, int] = (256, 160), rays: tuple[int, int] = (64, 40)
 ) -> np.ndarray:
     """1 / distance (n, h, w) float32 of what cameras see: poses (n, 5) are x, y, z, yaw, pitch; 0 is the sky."""
     across, down = ray_slopes(hfov, size, rays)
@@ -33,13 +55,13 @@ def nearness(
     step_x = np.cos(angle) + across * np.sin(angle) + 0 * down[:, None]
     step_y = np.sin(angle) - across * np.cos(angle) + 0 * down[:, None]
     step_z = np.tan(np.deg2rad(pitch)) - down[:, None] + 0 * step_x
-    start = [np.broadcast_to(v, step_x.shape).ravel() for v in (x, y, z)]
+    start = [np.broadcast_to(v, step_x.shape).ravel() for v in (x - c.origin[0], y - c.origin[1], z)]
     steps = [v.ravel() for v in (step_x, step_y, step_z)]
     found, open_rays, distance = np.zeros(step_x.size), np.arange(step_x.size), FIRST
     while distance < FAR and len(open_rays):
         here = [begin[open_rays] + distance * step[open_rays] for begin, step in zip(start, steps, strict=True)]
         column, row = (
-            np.clip((v // SUB).astype(int), 0, side - 1) for v, side in zip(here, c.shape[::-1], strict=False)
+            np.clip((v // c.sub).astype(int), 0, side - 1) for v, side in zip(here, c.shape[::-1], strict=False)
         )
         above = here[2] > c.ceil[row, column]
         hit = c.solid[row, column] | (here[2] < c.floor[row, column]) | (above & ~c.sky[row, column])
@@ -50,14 +72,14 @@ def nearness(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _march(x, y, z, steps, far, solid, floor, ceil, sky):  # type: ignore[no-untyped-def]
-    """Fill distances `far` (rays,) of rays with `steps` (rays, 3) from a point, from cell to cell of the map's grid;
-    0 where they meet the sky.
+def _march(x, y, z, steps, far, sub, solid, floor, ceil, sky):  # type: ignore[no-untyped-def]
+    """Fill distances `far` (rays,) of rays with `steps` (rays, 3) from a point, from cell to cell of the map's grid,
+    `sub` wide; 0 where they meet the sky.
     """
     rows, columns = floor.shape
     for ray in range(len(steps)):
         east, north, up = steps[ray]
-        column, row, distance = int(np.floor(x / SUB)), int(np.floor(y / SUB)), 0.0
+        column, row, distance = int(np.floor(x / sub)), int(np.floor(y / sub)), 0.0
         while distance < FAR:
             r, c = min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
             height = z + distance * up
@@ -66,8 +88,8 @@ def _march(x, y, z, steps, far, solid, floor, ceil, sky):  # type: ignore[no-unt
                 break
             if height > ceil[r, c] and sky[r, c]:
                 break
-            side = ((column + (east > 0)) * SUB - x) / east if east != 0 else np.inf
-            other = ((row + (north > 0)) * SUB - y) / north if north != 0 else np.inf
+            side = ((column + (east > 0)) * sub - x) / east if east != 0 else np.inf
+            other = ((row + (north > 0)) * sub - y) / north if north != 0 else np.inf
             leaves = max(min(side, other), distance)
             height = z + leaves * up
             if up < 0 and height < floor[r, c]:
@@ -85,7 +107,7 @@ def _march(x, y, z, steps, far, solid, floor, ceil, sky):  # type: ignore[no-unt
 
 
 def exact_nearness(
-    c: Canvas, poses: np.ndarray, hfov: float, size: tuple[int, int] = (256, 160), rays: tuple[int, int] = (64, 40)
+    c: Floors, poses: np.ndarray, hfov: float, size: tuple[int, int] = (256, 160), rays: tuple[int, int] = (64, 40)
 ) -> np.ndarray:
     """As `nearness`, but exact: from cell to cell in place of step by step. Compiled."""
     across, down = ray_slopes(hfov, size, rays)
@@ -96,6 +118,6 @@ def exact_nearness(
         up = np.tan(np.deg2rad(pitch)) - down[:, None]
         steps = np.stack([part.ravel() for part in np.broadcast_arrays(east, north, up)], axis=1)
         far = np.zeros(len(steps))
-        _march(x, y, z, steps, far, c.solid, c.floor, c.ceil, c.sky)
+        _march(x - c.origin[0], y - c.origin[1], z, steps, far, c.sub, c.solid, c.floor, c.ceil, c.sky)
         made[number] = np.divide(1.0, far, out=np.zeros_like(far), where=far > 0).reshape(made[number].shape)
     return made
