@@ -73,6 +73,7 @@ def ended(
     number, _ = place_map.met(rays, away)
     far = 1 / near.clamp(min=1e-6)
     chosen = (away > 0) & (far < reach) & ((away - far).abs() < BESIDE)
+    chosen &= order[number] >= 0  # some rays that graze an edge are told to be in the block beside it
     met = within(place_map, rays, far, number)
     parts = (getattr(met, name)[chosen] for name in ("east", "north", "up", "x", "y", "z"))
     return Ended(order[number[chosen]], pictures.permute(0, 2, 3, 1)[chosen], near[chosen], Met(*parts))
