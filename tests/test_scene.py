@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from controls.errors import UserError
-from generator.scene import find_scene, list_scenes, load_picture, read_scene
+from generator.scene import SCENES, find_scene, list_scenes, load_picture, read_scene, scenes_of
 
 YAML = "title: The hall\ncaption: 'Yes: a caption'\npicture: first.png\n"
 
@@ -30,6 +30,23 @@ def test_scenes_are_listed_by_name(scenes):
 def test_the_scenes_that_ship_are_whole():
     for scene in list_scenes():
         assert scene.title and load_picture(scene.picture, (256, 160)).shape == (160, 256, 3)
+
+
+def test_a_scene_says_which_world_it_is_of(scenes):
+    yaml = scenes / "a-hall" / "scene.yaml"
+    yaml.write_text(YAML + "weights: still\n")
+    found = list_scenes(scenes)
+    assert [scene.home for scene in found] == [scenes.parent / "weights" / "still", None]
+    assert scenes_of(scenes.parent / "weights" / "still", found) == found[:1]
+    assert scenes_of(None, found) == found == scenes_of(scenes, found)
+    yaml.write_text(YAML + "weights: ../../etc\n")
+    with pytest.raises(UserError, match="'weights'"):
+        list_scenes(scenes)
+
+
+def test_every_world_that_ships_has_scenes_and_every_scene_a_world():
+    worlds = {path.parent for path in (SCENES.parent / "weights").glob("*/config.json")}
+    assert worlds and {scene.home for scene in list_scenes()} == worlds
 
 
 def test_a_picture_is_a_scene(scenes):

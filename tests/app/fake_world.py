@@ -173,6 +173,7 @@ class FakeScene:
     title: str
     caption: str
     picture: Path
+    home: Path | None = None
 
 
 def paint(path: Path, hue: int) -> None:
