@@ -21,6 +21,7 @@ from generator.data.latents import LatentClips, parallax_hash
 from generator.rollout import open_eye, rollout
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place import Place, place_channels
+from generator.tokenizer.place_map import CHANNELS
 from generator.tokenizer.reproject import Reprojector
 from generator.training import adaptation, decoder, parallax
 from generator.training.begin import with_place
@@ -197,6 +198,19 @@ def test_a_transformer_answers_as_before_when_it_gets_to_know_a_place(make_dit, 
     for begin, end in ((new, old), (mapped, make_dit(place_channels=7))):
         with pytest.raises(UserError, match="another one"):
             with_place(begin, end)
+
+
+def test_views_of_another_map_are_heeded_as_those_of_the_first(make_dit, make_inputs):
+    old = make_dit(seed=3, place_channels=place_channels(PERIOD, True, levels=4))
+    new = make_dit(place_channels=place_channels(PERIOD, False, levels=4))
+    new.load_state_dict(with_place(old, new))
+    noisy, recycled, *rest = make_inputs(new, 3)
+    carried, waves, views = recycled.split(
+        (new.config.carried_channels, place_channels(PERIOD, False), CHANNELS), dim=2
+    )
+    none = torch.zeros(*waves.shape[:2], place_channels(PERIOD, True), *waves.shape[3:])
+    told = torch.cat([carried, none, views], dim=2)
+    torch.testing.assert_close(new(noisy, recycled, *rest), old(noisy, told, *rest))
 
 
 def test_without_recycling_the_place_is_still_told(make_dit, make_inputs):

@@ -52,6 +52,19 @@ def tower():
     return place_map
 
 
+def test_a_map_may_begin_farther_below_the_eye(tower):
+    """The same column from a map with four more levels under it."""
+    deeper = PlaceMap(PERIOD, 16, below=BELOW + 4 * CELL)
+    deeper.sky.fill(BLUE.expand(2, 2, 3))
+    for level in range(7):
+        put(deeper, 224, 96, level * CELL - BELOW, RED)
+    assert len(deeper.where) == len(tower.where)
+    for pose in (AHEAD, AHEAD + torch.tensor([[3.0, -5.0, 10.0, 4.0]])):
+        assert torch.equal(deeper.view(pose, EDGE, STRETCH, 40, 64), tower.view(pose, EDGE, STRETCH, 40, 64))
+    put(deeper, 160, 96, -BELOW - 4 * CELL, RED)
+    assert tower.number(torch.tensor(160.0), torch.tensor(96.0), torch.tensor(-BELOW - 4 * CELL))[1].item() is False
+
+
 def red(view):
     """Columns (of a row in the middle) in which the tower itself, not one that repeats it, is seen."""
     row = view[0, :, view.shape[2] // 2]
