@@ -105,7 +105,11 @@ def fill_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", help="0-23 for halls, E1M1,MAP04 for freedoom")
-    parser.add_argument("--size", default="grand", help="of halls: grand (11+ rooms), small (5 to 8), endless (courts)")
+    parser.add_argument(
+        "--size",
+        default="grand",
+        help="of halls: grand (11+ rooms), small (5 to 8), endless (courts); of freedoom: still (one place)",
+    )
     parser.add_argument("--workers", type=int, default=1)
 
 

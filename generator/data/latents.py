@@ -29,6 +29,7 @@ from generator.checkpoint import as_loaded
 from generator.precision import in_full
 from generator.rollout import with_ahead
 from generator.tokenizer.parallax import Parallax
+from generator.tokenizer.place_map import BELOW
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import VideoVAE
 
@@ -117,6 +118,8 @@ def parallax_hash(parallax: Parallax | None) -> str:
         parts.append(f"samples={parallax.config.samples}".encode())
     if parallax.config.lower:
         parts.append(f"lower={parallax.config.lower}".encode())
+    if parallax.config.below != BELOW:
+        parts.append(f"below={parallax.config.below}".encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="folder name of the scene")
     parser.add_argument("--title", default="")
     parser.add_argument("--caption", default="")
+    parser.add_argument("--weights", default="", help="name of the weights that the scene is walked with (scene)")
 
 
 def make(args: argparse.Namespace) -> str:
@@ -53,7 +54,8 @@ def make(args: argparse.Namespace) -> str:
     if args.data is None or not args.name:
         raise UserError("A scene needs --data DIR and --name NAME; add them.")
     title = args.title or args.name
-    return str(export_scene(Dataset.open(args.data), args.clip, args.frame, args.name, title, args.caption, args.out))
+    texts = args.name, title, args.caption
+    return str(export_scene(Dataset.open(args.data), args.clip, args.frame, *texts, args.out, args.weights))
 
 
 def recorded(folder: Path | None, out: Path) -> Iterator[Pixels]:

@@ -19,8 +19,18 @@ from generator.data.clips import Dataset
 PICTURE = "first.png"
 
 
-def export_scene(dataset: Dataset, clip: int, frame: int, name: str, title: str, caption: str, folder: Path) -> Path:
-    """Write folder/name/{first.png, scene.yaml} from a clip's frame, atomically; returns the scene's folder.
+def export_scene(
+    dataset: Dataset,
+    clip: int,
+    frame: int,
+    name: str,
+    title: str,
+    caption: str,
+    folder: Path,
+    weights: str = "",
+) -> Path:
+    """Write folder/name/{first.png, scene.yaml} from a clip's frame, atomically; returns the scene's folder. It is
+    walked with the `weights` of that name that lie beside the folder, if one is given.
 
     UserError when the clip, the frame or the name does not fit.
     """
@@ -38,6 +48,7 @@ def export_scene(dataset: Dataset, clip: int, frame: int, name: str, title: str,
             "title": title,
             "caption": caption,
             "picture": PICTURE,
+            **({"weights": weights} if weights else {}),
             "world": dataset.meta["world"],
             "map": entry["map"],
             "map_seed": entry["map_seed"],

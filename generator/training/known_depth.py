@@ -107,12 +107,13 @@ def known_solids(
     data: Dataset, period: float, cells: int, heights: npt.NDArray[np.floating]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """What is solid and what is air in such a place at these heights (L,) in map units: (cells, cells, L) each, neither
-    where there is no map.
+    where there is no map, nor in still maps above a ceiling of sky, beyond which nothing is drawn.
     """
     canvas, at, inside = _nearest(data, period, cells, "mend=false")
     floor, ceiling, sky, solid = (part[at][..., None] for part in (canvas.floor, canvas.ceil, canvas.sky, canvas.solid))
     filled = solid | (heights < floor) | ((heights > ceiling) & ~sky)
-    return filled & inside[..., None], ~filled & inside[..., None]
+    beyond = sky & (heights > ceiling) & (data.meta["world"] != "halls")
+    return filled & inside[..., None], ~filled & ~beyond & inside[..., None]
 
 
 def _nearest(

@@ -20,6 +20,7 @@ from generator.tokenizer.place_map import FINEST, PlaceMap
 from generator.training.known_depth import known_solids
 
 ROUNDS = 3  # blocks from one that was seen: farther into what nobody saw nobody looks
+INDOORS = 16  # the same of still maps, whose walls and ceilings end all views
 BESIDE = sorted(
     (way for way in itertools.product((-1, 0, 1), repeat=3) if any(way)),
     key=lambda way: (abs(way[2]), abs(way[0]) + abs(way[1])),
@@ -32,18 +33,19 @@ def mend_place(place: Place, data: Dataset) -> dict[str, float]:
     assert place_map is not None, "only a place with levels has a map"
     heights = float(place_map.eye) - place_map.below + FINEST * (np.arange(place_map.heights) + 0.5)
     solid, air = known_solids(data, place_map.period, place_map.cells, heights)
-    came, went = mend(place_map, torch.from_numpy(solid), torch.from_numpy(air))
+    rounds = ROUNDS if data.meta["world"] == "halls" else INDOORS
+    came, went = mend(place_map, torch.from_numpy(solid), torch.from_numpy(air), rounds)
     return {"blocks_came": float(came), "blocks_went": float(went)}
 
 
-def mend(place_map: PlaceMap, solid: torch.Tensor, air: torch.Tensor) -> tuple[int, int]:
+def mend(place_map: PlaceMap, solid: torch.Tensor, air: torch.Tensor, rounds: int = ROUNDS) -> tuple[int, int]:
     """The same where solid and air bool (C, C, H) are known; both are False where nothing is."""
     code = place_map.dense().cpu().clone(memory_format=torch.contiguous_format)
     went = int(((code > 0) & air).sum())
     code[air] = 0
     kept = int((code > 0).sum())
     shown = solid & _beside(air)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         known, missing = code.clone(), shown & (code == 0)
         for way in BESIDE:
             there = torch.roll(known, way, (0, 1, 2))

@@ -123,9 +123,10 @@ def test_resuming_with_other_settings_is_refused(folder):
 
 def test_scene_export(folder, tmp_path):
     data = Dataset.open(folder)
-    made = export_scene(data, 1, 7, "grey-yard", "Grey: yard", "It's so", tmp_path)
+    made = export_scene(data, 1, 7, "grey-yard", "Grey: yard", "It's so", tmp_path, "still")
     scene = yaml.safe_load((made / "scene.yaml").read_text())
     assert (scene["title"], scene["caption"], scene["world"]) == ("Grey: yard", "It's so", "freedoom")
+    assert scene["weights"] == "still"
     assert scene["pose"] == pytest.approx(data.clip(1).pose[7].tolist(), abs=1e-3)
     assert (made / scene["picture"]).is_file()
     for arguments in [(9, 0, "a"), (0, 500, "a"), (0, 0, "../a")]:
