@@ -1,6 +1,7 @@
 """Weights on disk: safetensors shards with a config, an ActionSpec and a hash for every file.
 
-A weights folder holds config.json, weights-00001-HASH.safetensors ... (bf16, at most 16 MB each) and MODEL_CARD.md.
+A weights folder holds config.json, weights-00001-HASH.safetensors ... (bf16, at most 16 MB each; large
+tensors of whole numbers packed, packing.py) and MODEL_CARD.md.
 Every file is checked against its SHA-256 when it is loaded; nothing is ever unpickled. Shards are named by their
 content and config.json is replaced last, so a write that fails leaves the weights that were there before.
 
@@ -27,6 +28,7 @@ from controls.files import write_atomic
 from generator.config import build
 from generator.model import int8_file
 from generator.model.dit import CausalDiT, DiTConfig
+from generator.packing import packed, unpacked
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import TokenizerConfig, VideoVAE
@@ -116,7 +118,7 @@ def save_weights(
     before = set(folder.glob("weights-*.safetensors"))
     files: dict[str, str] = {}
     try:
-        for number, shard in enumerate(_shards(tensors), start=1):
+        for number, shard in enumerate(_shards(packed(tensors)), start=1):
             blob = save_tensors(shard)
             digest = hashlib.sha256(blob).hexdigest()
             name = f"weights-{number:05d}-{digest[:8]}.safetensors"
@@ -162,6 +164,7 @@ def load_weights(folder: Path, dtype: torch.dtype = torch.float32, ranges: bool 
     tensors: dict[str, Tensor] = {}
     for name, expected in manifest["files"].items():
         tensors |= _read_shard(folder / name, expected)
+    tensors = unpacked(tensors)
     try:
         tokenizer, dit = VideoVAE(config.tokenizer), CausalDiT(config.dit)
         parallax = Parallax(config.parallax).to(dtype).eval() if config.parallax else None

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from controls.errors import UserError
-from generator import checkpoint
+from generator import checkpoint, packing
 from generator.checkpoint import config_from_dict, load_weights, read_manifest, save_weights
 
 
@@ -52,6 +53,18 @@ def test_what_was_saved_comes_back(folder):
     for one, other in ((first.dit, second.dit), (first.tokenizer, second.tokenizer)):
         assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
     assert not first.dit.training and config_from_dict(json.loads(json.dumps(first.config.to_dict()))) == first.config
+
+
+def test_whole_numbers_are_packed_and_come_back(folder, monkeypatch):
+    """Those of a parallax's map, say; here every tensor that could be is, whatever its size."""
+    monkeypatch.setattr(packing, "LEAST", 0)
+    first = load_weights(folder)
+    first.dit.register_buffer("numbers", torch.arange(12).view(3, 4))
+    save_weights(folder, first.config, first.tokenizer, first.dit.state_dict(), parallax=first.parallax)
+    names = {name for path in folder.glob("*.safetensors") for name in load_file(path)}
+    assert "dit.numbers" + packing.ENDING in names and "dit.numbers" not in names
+    with pytest.raises(UserError, match="numbers"):
+        load_weights(folder)  # unpacked, and known to no network
 
 
 def test_large_weights_are_split(folder, monkeypatch):
