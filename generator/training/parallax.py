@@ -66,15 +66,16 @@ class ParallaxTraining:
     """Settings of one run; `minutes` counts over all starts; `ego_from` is the share of the run given to the depth.
 
     `known` pictures have their true nearness from the map (worlds of our own), and teach the depth; with 0 pairs do.
-    `agree`, `period`, `checkered`, `recall`, `samples` and `lower` (-1: as recorded) are kept (ParallaxConfig);
-    without a period the one of the recorded world is taken, if it is known to have one. A place is learned from
-    `pictures` a step, and `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world
-    needs; 0: none) before the ego-motion learns, by their true depth in worlds of our own, else by what has been
-    learned of it; in worlds of our own its holes are closed by what stands there (`mend`), and so many pictures find
-    its sky (`skies`), how dim its cells are from afar (`lights`), the `faces` of its blocks (on walls made `even`), and
-    the tones of colours where there is light. With `kept` the map and what finds a picture in it stay those of `start`:
-    with `ego_from` 0 the ego-motion alone learns. Where there is a map it is `bodily`: laws of motion and a relief (of
-    the true `ground`, in worlds of our own) that are found at once; without, a network learns it.
+    `agree`, `period`, `checkered`, `recall`, `samples` and `lower` (-1: as recorded) are kept (ParallaxConfig); without
+    a period the one of the recorded world is taken, if it is known to have one. A place is learned from `pictures` a
+    step, and `mapped` pictures make its map of so many `levels` (-1: as many as the recorded world needs; 0: none)
+    before the ego-motion learns, by their true depth in worlds of our own, else by what has been learned of it; in
+    worlds of our own its holes are closed by what stands there (`mend`), and so many pictures find its sky (`skies`),
+    how dim its cells are from afar (`lights`), the `faces` of its blocks (at most `most_faces`; on walls made `even`,
+    which takes the grain of walls that have one), and the tones of colours where there is light. With `kept` the map
+    and what finds a picture in it stay those of `start`: with `ego_from` 0 the ego-motion alone learns. Where there is
+    a map it is `bodily`: laws of motion and a relief (of the true `ground`, in worlds of our own) that are found at
+    once; without, a network learns it.
     """
 
     data: str = "runs/data/halls"
@@ -92,6 +93,7 @@ class ParallaxTraining:
     skies: int = 0
     lights: int = 0
     faces: int = 0
+    most_faces: int = 220_000
     kept: bool = False
     bodily: bool = True
     ground: bool = True

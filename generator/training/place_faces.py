@@ -24,14 +24,13 @@ from generator.training.place_pixels import Ended, Recorded
 NEAR = 400.0  # map units: what was farther away says little about a texel
 FLAT = 0.5  # map units that recorded points lie off a plane, at most
 ANOTHER = 0.025  # levels of -1..1 that texels are off their block's colour, for the block to have a face
-MOST = 220_000  # faces: those that would be most missed
 
 
 class FaceFusion:
     """Sums over the blocks of a map: `lie` for all pictures, then `settle`, then `paint` for all, then `finish`."""
 
-    def __init__(self, place_map: PlaceMap) -> None:
-        self.map, count = place_map, len(place_map.where)
+    def __init__(self, place_map: PlaceMap, most: int) -> None:
+        self.map, self.most, count = place_map, most, len(place_map.where)
         self.count, self.sums, self.squares = torch.zeros(count), torch.zeros(count, 3), torch.zeros(count, 3)
         self.colour, self.weight = torch.zeros(count * TEXELS**2, 3), torch.zeros(count * TEXELS**2)
         self.plane = torch.zeros(0, dtype=torch.int64)
@@ -69,7 +68,7 @@ class FaceFusion:
         off = (colour - own[:, None]).square().mean(-1) * self.weight.view(-1, TEXELS**2)  # 0 where nothing was seen
         gain = off.sum(1)
         faced = torch.zeros(len(own), dtype=torch.bool)
-        faced[gain.argsort(descending=True)[:MOST]] = True
+        faced[gain.argsort(descending=True)[: self.most]] = True
         faced &= gain > ANOTHER**2 * self.weight.view(-1, TEXELS**2).sum(1)
         shown = seen[faced]
         where, plane = self.map.where.clone(), self.plane[faced]
@@ -82,10 +81,19 @@ class FaceFusion:
 
 
 @torch.no_grad()
-def face_place(place: Place, stretch: float, data: Dataset, count: int, rng: np.random.Generator) -> None:
-    """Find the faces of the place's map from about `count` random training pictures, whose depth is known."""
+def face_place(
+    place: Place,
+    stretch: float,
+    data: Dataset,
+    count: int,
+    rng: np.random.Generator,
+    most: int,
+) -> None:
+    """Find the faces of the place's map, `most` at most, which would be missed most, from about `count` random training
+    pictures, whose depth is known.
+    """
     recorded = Recorded(place, stretch, data, count, rng, "faces=0")
     assert place.map is not None
-    fusion = FaceFusion(place.map)
+    fusion = FaceFusion(place.map, most)
     recorded.twice(("planes of faces", "colours of faces"), NEAR, fusion.lie, fusion.settle, fusion.paint)
     fusion.finish()

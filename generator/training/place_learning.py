@@ -6,6 +6,7 @@ Does not know of depth.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def find_looks(run: ParallaxRun, place: Place) -> None:
     finds = (
         ("skies", config.skies, sky_place),
         ("lights", config.lights, light_place),
-        ("faces", config.faces, face_place),
+        ("faces", config.faces, partial(face_place, most=config.most_faces)),
         ("tones", config.lights, tone_place),
     )
     for name, count, find in finds:

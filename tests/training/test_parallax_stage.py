@@ -336,7 +336,7 @@ def test_faces_make_views_more_like_the_recordings(houses):
     map_place(parallax, data, 60, np.random.default_rng(0), known=True)
     place_map, rng = parallax.place.map, np.random.default_rng(1)
     where = place_map.where.clone()
-    face_place(parallax.place, 1.2, data, 40, rng)
+    face_place(parallax.place, 1.2, data, 40, rng, 10_000)
     assert torch.equal(place_map.where, where) and len(place_map.faces.at) > 100
     edge, off = float(np.tan(np.deg2rad(data.meta["hfov"]) / 2)), {False: [], True: []}
     for index in data.select("train"):
