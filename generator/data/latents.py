@@ -113,6 +113,7 @@ def parallax_hash(parallax: Parallax | None) -> str:
     tensors += [(n, t) for n, t in sorted(parallax.state_dict().items()) if n.startswith(made_by)]
     unlit = "place.map.light."  # maps without light have the name that they had before there was any
     named = [(n, t) for n, t in tensors if t.numel() or not n.startswith(unlit)]
+    named = [(n, t) for n, t in named if n != "place.body.low" or bool(t)]  # nor were reliefs that begin higher
     parts = [n.encode() + as_loaded(t).numpy().tobytes() for n, t in named]
     if parallax.recalls and parallax.config.samples > 1:
         parts.append(f"samples={parallax.config.samples}".encode())

@@ -18,9 +18,9 @@ Does not know of networks, pictures or how a pose was found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as nnf
@@ -37,7 +37,7 @@ STATE = 7  # speed east and north, how much the eye rises next, whether the last
 # whether the speed is known: at first it is taken to be that of one who has held the same keys for long; and for how
 # many ticks keys do not lift
 RADIUS, CLIMB = 16.0, 24.0  # map units
-UNKNOWN, HIGHEST = 255, 254  # of the relief, in map units above the map's lowest level
+UNKNOWN, HIGHEST = 255, 254  # of the relief, in map units above where it begins
 NOWHERE = 1e6  # map units: higher than anything one could stand on
 TOUCH = 0.5  # map units above what it stands on at which a body flies
 FARTHEST, PARTS = RADIUS - 1, 3  # map units of a step either way that is made at once, and at most so many such parts
@@ -62,6 +62,7 @@ class Body(nn.Module):
     lift: Tensor
     fall: Tensor
     stature: Tensor
+    low: Tensor
 
     def __init__(self, keys: int, cells: int) -> None:
         super().__init__()
@@ -72,11 +73,17 @@ class Body(nn.Module):
         self.register_buffer("lift", torch.zeros(keys))  # map units that the eye rises a tick after a key on the ground
         self.register_buffer("fall", torch.tensor([1.0, -1.0, 1.0, -1.0]))  # of the rise: where it began, later
         self.register_buffer("stature", torch.zeros(()))  # of the eye above what one stands on
+        self.register_buffer("low", torch.zeros(()))  # map units from the map's lowest level to where the relief begins
         self.register_load_state_dict_post_hook(_changed)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Body:
         """Goes where other modules go, but stays in float32: speeds add up."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """As any module's; reliefs once all began at the map's lowest level."""
+        state_dict = {prefix + "low": torch.zeros(()), **state_dict}
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
 
     def standing(self, place: Place, plan: Tensor) -> Tensor:
         """The eye's height (...) of one who stands at plan positions (..., 2); NOWHERE where nobody can."""
@@ -114,7 +121,7 @@ class Body(nn.Module):
             lines.append(most)
             long = runs(ground * 1000 + before) * (line == most.repeat_interleave(within, 0))
             thick.append(1 / (FINEST * long.unflatten(0, (-1, within)).amax(1)))
-        shift = place.map.eye.float() + self.stature - place.map.below
+        shift = place.map.eye.float() + self.stature - place.map.below + self.low
         levels, edges = ((v + shift).masked_fill(v > HIGHEST, NOWHERE) for v in (highest, torch.stack(lines)))
         return levels, edges, torch.stack(thick)
 

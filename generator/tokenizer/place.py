@@ -56,7 +56,7 @@ REACH = 2  # cells about those that were stood on which close gaps between them;
 SINK = 6.0  # map units a tick that an eye without lift falls
 SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))  # all of a step, along an axis, nothing
 LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
-PLACES, APART, TURNS, KEPT = 10, 48.0, 6, 3  # places and headings that are tried, map units between places
+PLACES, APART, TURNS, KEPT = 24, 48.0, 12, 3  # places and headings that are tried, map units between places
 SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degrees about what is kept, in turn finer
 LIFT, CLEARLY = 24.0, 0.9  # map units of a jump, and how much more alike a view from there must be
 AT_ONCE = 64  # views
@@ -275,8 +275,8 @@ class Place(nn.Module):
                 kept = best(torch.cat([stood[:, :4], height[:, None]], dim=1), KEPT)
             return kept[:1]
 
-        likely = best(self._candidates(picture, pitch), KEPT)
-        raised = torch.cat([likely[:, :4], likely[:, 4:] + LIFT], dim=1)
+        tried = self._candidates(picture, pitch)
+        likely, raised = (best(torch.cat([tried[:, :4], tried[:, 4:] + up], dim=1), KEPT) for up in (0.0, LIFT))
         found = torch.cat([closer(likely, (*SPREAD, 0.0)), closer(raised, (*SPREAD, LIFT / 2))])
         found[:, 0:2] = torch.remainder(found[:, 0:2], self.period)
         on_floor, in_air = self._apart(aim, found, edge, stretch)
@@ -305,10 +305,11 @@ class Place(nn.Module):
         return self._stood(plan, pairs[:, 1], pitch.to(said).expand(len(pairs)))
 
     def grid(self) -> Tensor:
-        """Places of the ground (m, 2), STEP apart."""
+        """Places (m, 2), STEP apart, of the ground that recorded walks know and where one could stand."""
         line = torch.arange(STEP / 2, self.period, STEP, device=self.ground.device)
         plan = torch.cartesian_prod(line, line)
-        return plan[self.stands(plan)]
+        plan = plan[self.stands(plan)]
+        return plan[self.walkable(plan)] if self.body is not None else plan
 
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""

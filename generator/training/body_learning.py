@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 HEAD = 10.0  # map units above the eye up to which blocks are in a body's way
 ALIKE = 4.0  # map units by which a block's top may differ from the ground that it is
 HOLE = 16  # cells
+ABOVE = 40.0  # map units that a relief goes on above the highest floor: who stands there cannot step on what ends it
 ROUNDS, FIT, MOST = 12, 0.03, 0.95  # of leaving out; map units a tick that always fit; the share that fits at first
 RIDGE = 1e-3  # what was never seen is taken to be as it was
 SEEN = 20  # ticks with a key on the ground that tell whether it lifts
@@ -123,9 +124,12 @@ def lay_known(body: Body, place: Place, walks: Sequence[Walked], ground: npt.NDA
     stood = _stood(walks)
     column, row = _cells(stood[:, :2], len(ground))
     stature = float(np.nanmedian(stood[:, 2] - ground[row, column]))
-    heights = (ground - float(place.map.eye) + place.map.below).clip(0, HIGHEST)
+    bottom = float(place.map.eye) - place.map.below
+    stands = float(stood[:, 2].max()) - stature - bottom  # the highest floor that anybody stood on
+    low = FINEST * np.ceil(max(0.0, stands + ABOVE - HIGHEST) / FINEST)
+    heights = (ground - bottom - low).clip(0, HIGHEST)
     relief = np.where(np.isnan(ground), float(UNKNOWN), heights)
-    _set(body, relief, stature)
+    _set(body, relief, stature, low)
 
 
 def _stood(walks: Sequence[Walked]) -> npt.NDArray[np.floating]:
@@ -134,8 +138,9 @@ def _stood(walks: Sequence[Walked]) -> npt.NDArray[np.floating]:
     return np.asarray(stood[np.isfinite(stood[:, 2])])
 
 
-def _set(body: Body, relief: npt.NDArray[np.floating], stature: float) -> None:
-    """The body has this relief (C, C) and stature."""
+def _set(body: Body, relief: npt.NDArray[np.floating], stature: float, low: float = 0.0) -> None:
+    """The body has this relief (C, C), which begins that `low`, and stature."""
+    body.low.fill_(low)
     body.relief.copy_(torch.from_numpy(np.rint(relief).astype(np.uint8)))
     body.stature.fill_(stature)
     body.changed()
