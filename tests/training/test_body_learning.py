@@ -10,10 +10,10 @@ from controls.errors import UserError
 from generator.data.clips import Dataset
 from generator.data.collect import collect
 from generator.data.latents import PLAN
-from generator.tokenizer.body import HIGHEST, UNKNOWN
+from generator.tokenizer.body import CLIMB, HIGHEST, RADIUS, UNKNOWN
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import BELOW, FINEST
-from generator.training.body_learning import Walked, filled, learn_body, stood_on, tops_in_the_way
+from generator.training.body_learning import Walked, filled, lay_known, learn_body, stood_on, tops_in_the_way
 from generator.training.known_depth import known_ground
 
 PERIOD, EYE, STATURE, KEYS = 512.0, 105.0, 41.0, 4
@@ -208,3 +208,30 @@ def test_the_true_ground_is_as_the_map_has_it(houses):
 def test_the_true_ground_of_other_worlds_is_not_known(data_set):
     with pytest.raises(UserError, match="ground=false"):
         known_ground(Dataset.open(data_set), 4096.0, 64)
+
+
+def test_nobody_steps_onto_what_ends_a_relief_of_high_and_low_floors():
+    """In the station's first walk a floor 240 map units above the lowest level led up the walls and out of the map."""
+    place = Place(PERIOD, False, 24, KEYS, below=300.0)
+    place.map.eye.fill_(EYE)
+    ground = np.full((128, 128), EYE - 300.0 + 240.0)  # the highest floor
+    ground[:, 64:] = np.inf
+    ground[:20] = EYE - 300.0 + 8.0  # the lowest
+    walk = np.zeros((40, 5), np.float32)
+    walk[:, 0], walk[:, 1], walk[:, 2] = 100, 300, 240.0 + EYE - 300.0 + STATURE
+    body, walks = place.body, [Walked(np.zeros((40, KEYS), np.uint8), walk)]
+    lay_known(body, place, walks, ground)
+    assert body.low % FINEST == 0 and float(body.low) >= 240 + 24 - HIGHEST
+    levels = body.levels(place)
+    highest = walk[0, 2]
+    assert levels[75, 20] == pytest.approx(highest) and levels[75, 100] > highest + CLIMB
+    after, _ = body.slide(
+        place, torch.tensor([[200.0, 300.0]]), torch.tensor([[14.0, 0.0]]), torch.tensor([float(highest) + CLIMB])
+    )
+    for _ in range(12):
+        after, _ = body.slide(place, after, torch.tensor([[14.0, 0.0]]), torch.tensor([float(highest) + CLIMB]))
+    assert after[0, 0] <= 256 - RADIUS, "the wall stops it"
+    kept = {name: tensor for name, tensor in body.state_dict().items() if name != "low"}
+    older = Place(PERIOD, False, 24, KEYS).body
+    older.load_state_dict(kept)
+    assert older.low == 0, "reliefs of earlier worlds begin at the lowest level"
