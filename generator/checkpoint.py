@@ -28,7 +28,7 @@ from controls.files import write_atomic
 from generator.config import build
 from generator.model import int8_file
 from generator.model.dit import CausalDiT, DiTConfig
-from generator.packing import packed, unpacked
+from generator.model.packing import packed, unpacked
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.reproject import Reprojector
 from generator.tokenizer.vae import TokenizerConfig, VideoVAE

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from controls.errors import UserError
-from generator import checkpoint, packing
+from generator import checkpoint
 from generator.checkpoint import config_from_dict, load_weights, read_manifest, save_weights
+from generator.model import packing
 
 
 @pytest.fixture

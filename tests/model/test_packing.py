@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controls.errors import UserError
-from generator import packing
-from generator.packing import ENDING, packed, unpacked
+from generator.model import packing
+from generator.model.packing import ENDING, packed, unpacked
 
 WHOLE = st.sampled_from(packing.KINDS).flatmap(
     lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, max_dims=3, max_side=5, min_side=0))
