@@ -305,11 +305,12 @@ class Place(nn.Module):
         return self._stood(plan, pairs[:, 1], pitch.to(said).expand(len(pairs)))
 
     def grid(self) -> Tensor:
-        """Places (m, 2), STEP apart, of the ground that recorded walks know and where one could stand."""
+        """Places (m, 2), STEP apart, of the ground that recorded walks know, and where one could stand, if anywhere."""
         line = torch.arange(STEP / 2, self.period, STEP, device=self.ground.device)
         plan = torch.cartesian_prod(line, line)
         plan = plan[self.stands(plan)]
-        return plan[self.walkable(plan)] if self.body is not None else plan
+        free = plan[self.walkable(plan)] if self.body is not None else plan
+        return free if len(free) else plan
 
     def _peak(self, said: Tensor) -> Tensor:
         """Where on the plan the waves (n, 2 * waves) agree best: (n, 2)."""

@@ -300,7 +300,7 @@ def test_known_pictures_are_drawn_with_their_depth(houses):
 
 
 def test_depth_of_other_worlds_is_not_known(data_set, tmp_path):
-    with pytest.raises(UserError, match="halls only"):
+    with pytest.raises(UserError, match="halls and still maps only"):
         open_run(settings(data_set, known=4), tmp_path)
 
 
