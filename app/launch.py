@@ -34,7 +34,7 @@ def run(args: Namespace, door: Door) -> int:
     window = Window("Farstep", settings.fullscreen)
     try:
         sound = Soundscape(settings.volume, settings.muted)
-        program = Program(args, door, window, settings, keeper.bindings, scenes, keeper, sound)
+        program = Program(args, door, window, settings, keeper.bindings, scenes, keeper, sound, first)
         try:
             if pack is not None:
                 program.carry_out(commands.Open(pack))

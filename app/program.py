@@ -52,7 +52,9 @@ ONE_CALL = "Quality, in the settings, at 1 call is what every world has."
 
 
 class Program:
-    """Owns the window's screens and the generator; `loop` runs until the player leaves."""
+    """Owns the window's screens and the generator, which loads the world of the scene that comes `first`, if that is
+    known; `loop` runs until the player leaves.
+    """
 
     def __init__(
         self,
@@ -64,24 +66,22 @@ class Program:
         scenes: list[Any],
         keeper: Keeper | None = None,
         sound: Soundscape | None = None,
+        first: Any = None,
     ) -> None:
-        self.args, self.door, self.window = args, door, window
-        self.bindings = bindings
+        self.args, self.door, self.window, self.bindings = args, door, window, bindings
         self.sound = sound or Soundscape.silent()
         self.clock = WallClock()
-        home = home_of(args.weights)
+        home = home_of(args.weights, first)
         load = Load(home, args.backend, args.threads, log_path(), settings.calls, parallel=args.parallel)
         self.library = Library(door, scenes, data_folder())
         self.menu = MenuScreen(self.library.scenes, self.library.picture, lambda: self.generator.status())
         self.generator = GeneratorProcess(load, door.open_world)  # loads while the player chooses
-        self.pads = gamepad.open_pads()
-        keeper = keeper or Keeper(reserved=WINDOW_KEYS)
+        self.pads, keeper = gamepad.open_pads(), keeper or Keeper(reserved=WINDOW_KEYS)
         self.choices = Choices(keeper, settings, window, self.sound, self.pads)
         self.slots = Slots(data_folder() / "places")
         self.stage = Stage(self.menu, self.sound, self.pads)
         self.walk: Walk | None = None
-        self.watchdog, self.detail = Watchdog(self.clock), Detail()
-        self.running = True
+        self.watchdog, self.detail, self.running = Watchdog(self.clock), Detail(), True
         self._pad_keys = PadKeys()
         self._resting = InputSampler(ActionSpec(), bindings)  # hears pads come and go while nothing is played
         self.usual = self.library.usual(home)

@@ -170,7 +170,7 @@ def still_sizes(data: Dataset, eye: float) -> tuple[float, int, float]:
 
 
 def know_depth(data: Dataset, split: str, count: int, seed: int) -> KnownDepth:
-    """About `count` random pictures of a split of *Halls*, as many of each clip; UserError for other worlds."""
+    """About `count` random pictures of a split, as many of each clip; UserError where the map is not known."""
     clips, true_depth = data.select(split), TrueDepth(data)
     if not clips:
         raise UserError(f"The recordings have no clips in the split {split!r}; collect more, or give --set known=0.")

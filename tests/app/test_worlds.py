@@ -81,6 +81,18 @@ def test_a_saved_place_opens_the_world_it_is_of(visit: Visit, tmp_path: Path) ->
     assert one.library.nearest(one.library.picture(one.library.scenes[0]), None, one.generator.weights).name == "scene2"
 
 
+def test_the_first_scene_s_world_is_the_only_one_that_is_loaded(visit: Visit, tmp_path: Path) -> None:
+    old = visit.program
+    scene, given = old.library.scenes[2], (old.args, old.door, old.window, old.settings, old.bindings)
+    one = program.Program(*given, old.library.shipped, first=scene)
+    try:
+        pid = one.generator.pid
+        one.carry_out(Pick(scene))
+        assert (one.generator.pid, one.generator.weights) == (pid, tmp_path / "other")
+    finally:
+        one.close()
+
+
 def test_given_weights_are_those_of_every_scene(opened: Window, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
     monkeypatch.setattr("test_window.make_door", two_worlds)
     visit = Visit(opened, tmp_path, "--weights", str(tmp_path / "given"))
