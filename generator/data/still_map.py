@@ -35,6 +35,7 @@ from generator.data.doom_map import (
 STILL = "still"
 SUB = 4  # map units of a ground's cells
 TAGGED_DOORS = (2, 4, 16, 29, 46, 61, 63, 75, 76, 86, 90, 103, 105, 106, 108, 109, 111, 112, 114, 115, 133, 135, 137)
+BARRED, MARGIN = 32767, 8  # the floor of lines that nobody gets across; map units from a map to its blocks
 LINTEL = 4  # map units that an open door stays below the ceilings beside it
 START = 1  # the thing that is where the first player begins
 DARKEST, BRIGHTEST, LIFTED = 168, 255, 128  # of sectors' light: half of it is added to LIFTED
@@ -102,6 +103,37 @@ def _made_still(parts: dict[str, bytes]) -> dict[str, bytes]:
     lines["special"], lines["tag"] = 0, 0
     changed = {"THINGS": things[things["type"] == START], "LINEDEFS": lines, "SECTORS": sectors}
     return {name: rows.tobytes() for name, rows in changed.items()}
+
+
+@dataclass(frozen=True)
+class Linedefs:
+    """The lines of a map: ends (L, 4) x, y, x, y, the higher floor and the lower ceiling beside each (L,), whether it
+    has one side, with nothing behind it (L,), and where the engine's blocks of 128 map units begin (2,). No body gets
+    across one whose floor is BARRED.
+    """
+
+    ends: npt.NDArray[np.int16]
+    bottom: npt.NDArray[np.int16]
+    top: npt.NDArray[np.int16]
+    single: npt.NDArray[np.bool_]
+    blocks: tuple[int, int]
+
+
+@cache
+def still_lines(wad: Path, name: str) -> Linedefs:
+    """The lines of a map in a WAD that `write_still` wrote; UserError when it has none of that name."""
+    doom = read_map(wad, name)
+    single = (doom.right < 0) | (doom.left < 0)
+    floor, ceiling = np.append(doom.floor, BARRED), np.append(doom.ceiling, -BARRED)
+    bottom = np.maximum(floor[doom.right], floor[doom.left])
+    bottom[doom.flags & IMPASSABLE > 0] = BARRED
+    top = np.minimum(ceiling[doom.right], ceiling[doom.left])
+    lumps = [lump for lump in wad_lumps(wad) if lump[0] == "BLOCKMAP" and lump[2] >= 4]
+    if lumps:
+        x, y = struct.unpack_from("<hh", wad.read_bytes(), lumps[0][1])
+    else:
+        x, y = (int(doom.ends[:, axis::2].min()) - MARGIN for axis in (0, 1))
+    return Linedefs(doom.ends.astype(np.int16), bottom.astype(np.int16), top.astype(np.int16), single, (x, y))
 
 
 @cache

@@ -76,6 +76,11 @@ class Body(nn.Module):
         self.register_buffer("low", torch.zeros(()))  # map units from the map's lowest level to where the relief begins
         self.register_load_state_dict_post_hook(_changed)
 
+    @property
+    def remembered(self) -> int:
+        """How many numbers its state has."""
+        return STATE
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Body:
         """Goes where other modules go, but stays in float32: speeds add up."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)

@@ -20,7 +20,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.tokenizer import devices
-from generator.tokenizer.body import STATE, Body
+from generator.tokenizer.body import Body
 from generator.tokenizer.camera_rays import check_samples
 from generator.tokenizer.place import POSE, Place, place_channels
 from generator.tokenizer.place_map import BELOW
@@ -45,8 +45,8 @@ class ParallaxConfig:
     map's view and a moved picture may lie apart before the map's is what lies ahead; with 0 the map is only told, never
     shown. Each pixel of such a view is the mean of so many `samples`, seen by that slope `lower` than its middle
     (camera_rays.py). With `bodily` what keys do where there is a map is found as a body's laws of motion and the
-    place's relief (body.py), not by a network. `refine` is the width of what shows pictures of decoded and moved ones
-    (refine.py) in place of `agree`; 0: none.
+    place's relief (body.py), or so many `lines` where they are known (line_body.py), not by a network. `refine` is the
+    width of what shows pictures of decoded and moved ones (refine.py) in place of `agree`; 0: none.
     """
 
     size: tuple[int, int] = (256, 160)
@@ -64,6 +64,7 @@ class ParallaxConfig:
     samples: int = 1
     lower: float = 0.0
     below: float = BELOW
+    lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Parallax(nn.Module):
         self.config = config
         self.depth = DepthNet(config)
         keys = config.action_fields - LOOKS if config.bodily else 0
-        given = config.checkered, config.levels, keys, config.lower, config.below
+        given = config.checkered, config.levels, keys, config.lower, config.below, config.lines
         self.place = Place(config.period, *given) if config.period else None
         self.ego: EgoMotion | None = None
         if self.body is None:
@@ -227,7 +228,7 @@ class Parallax(nn.Module):
     @property
     def remembered(self) -> int:
         """How many numbers of a pace that is."""
-        return STATE if self.body is not None else self.config.hidden
+        return self.body.remembered if self.body is not None else self.config.hidden
 
     def set_at(self, pace: Tensor, pose: Tensor) -> Tensor:
         """The pace (B, Z) at another pose (B, 5), which a body's speed is corrected by."""

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from generator.precision import in_full
 from generator.tokenizer.body import CLIMB, STEEPEST, Body, turned
 from generator.tokenizer.devices import centres, constant
+from generator.tokenizer.line_body import LineBody
 from generator.tokenizer.place_map import BELOW, CELL, CHANNELS, VIEW, PlaceMap
 
 AXES = (
@@ -67,11 +68,19 @@ FINE = 4  # and that many parts of it afterwards
 
 class Place(nn.Module):
     """The waves of a place of this period in map units, its map of some `levels` of height, if any, seen `lower` than
-    pixels' middles, what finds one's pose in it from a picture, and with `keys` a body that they move (body.py).
+    pixels' middles, what finds one's pose in it from a picture, and with `keys` a body that they move (body.py), among
+    so many `lines` where they are known (line_body.py).
     """
 
     def __init__(
-        self, period: float, checkered: bool, levels: int = 0, keys: int = 0, lower: float = 0.0, below: float = BELOW
+        self,
+        period: float,
+        checkered: bool,
+        levels: int = 0,
+        keys: int = 0,
+        lower: float = 0.0,
+        below: float = BELOW,
+        lines: int = 0,
     ) -> None:
         super().__init__()
         self.period, self.numbers = period, CHECKERED if checkered else AXES
@@ -79,7 +88,9 @@ class Place(nn.Module):
         self.register_buffer("ground", torch.ones(cells, cells))
         self.register_buffer("floor", torch.zeros(cells, cells))
         self.map = PlaceMap(period, levels, lower, below) if levels else None
-        self.body = Body(keys, self.map.cells) if self.map is not None and keys else None
+        self.body: Body | None = None
+        if self.map is not None and keys:
+            self.body = LineBody(keys, self.map.cells, lines) if lines else Body(keys, self.map.cells)
         self.localiser = Localiser(2 * len(self.numbers) + 2 * len(HEADINGS))
 
     @property

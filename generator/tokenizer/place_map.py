@@ -241,7 +241,7 @@ class PlaceMap(nn.Module):
             (*arrays(*blocks), *sizes),
             (*arrays(self.palette.float(), self.sky.codes, self.sky.palette.float()), np.float32(UNIT)),
             (*arrays(self.light.dim, self.light.fade, self.light.tones), self.light.side, self.light.levels),
-            arrays(faces.starts, faces.at, faces.plane, faces.what),
+            arrays(faces.starts, faces.at, faces.plane, faces.facing, faces.what),
             torch.get_num_threads(),
             whole,
         )

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from generator.tokenizer.place_faces import BEFORE, DEPTH, FARTHEST, INSIDE, ROUGH, STEPS, TEXELS
+from generator.tokenizer.place_faces import BEFORE, DEPTH, FARTHEST, INSIDE, RISING, ROUGH, SINKING, STEPS, TEXELS
 from generator.tokenizer.place_light import LEVELS, STEP, TONE
 
 Array = npt.NDArray[np.generic]
@@ -47,26 +47,46 @@ def face_of(number, level, heights, starts, numbers):  # type: ignore[no-untyped
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def on_face(plane, start, slopes, far, cell, period, finest):  # type: ignore[no-untyped-def]
-    """Which of a face's texels a ray is told that is at distance `far` in the block `cell` (along x, along y, upwards).
+def crossing(plane, within, slopes):  # type: ignore[no-untyped-def]
+    """How far along the heading a ray that is `within` a block crosses its plane; -inf: not near, or there is none."""
+    if plane >= ROUGH or slopes[plane // STEPS] == 0:
+        return np.float32(-np.inf)
+    axis = plane // STEPS
+    deep = np.float32(plane % STEPS) * np.float32(DEPTH) - np.float32(BEFORE)
+    shift = (deep - within[axis]) / slopes[axis]
+    return shift if abs(shift) <= np.float32(FARTHEST) else np.float32(-np.inf)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def on_faces(face, faces, start, slopes, far, cell, period, finest):  # type: ignore[no-untyped-def]
+    """The code that a ray is told that is at distance `far` in the block `cell` (along x, along y, upwards), of which
+    `face` is the first face; 0 where it sees none, or nothing is known of it.
 
     `start` and `slopes` are of the same three. As `Faces.codes`, to the last bit.
     """
+    numbers, planes, facings, what = faces[1:]
     per = np.float32(1) / finest
     x = wrapped(start[0] + slopes[0] * far, period) - np.float32(cell[0]) * finest
     y = wrapped(start[1] + slopes[1] * far, period) - np.float32(cell[1]) * finest
     within = (x, y, slopes[2] * far + start[2] - np.float32(cell[2]) * finest)
-    rough = plane >= ROUGH
-    axis = plane - ROUGH if rough else plane // STEPS
-    shift = np.float32(0.0)
-    if not rough and slopes[axis] != 0:
-        deep = np.float32(plane % STEPS) * np.float32(DEPTH) - np.float32(BEFORE)
-        shift = (deep - within[axis]) / slopes[axis]
-        shift = shift if abs(shift) <= np.float32(FARTHEST) else np.float32(0.0)
+    chosen, farthest, number = -1, np.float32(-np.inf), numbers[face]
+    while face < len(numbers) and numbers[face] == number:
+        plane, facing = int(planes[face]), int(facings[face])
+        axis = plane - ROUGH if plane >= ROUGH else plane // STEPS
+        if facing == 0 or facing == (RISING if slopes[axis] > 0 else SINKING):
+            shift = crossing(plane, within, slopes)
+            if chosen < 0 or shift > farthest:
+                chosen, farthest = face, shift
+        face += 1
+    if chosen < 0:
+        return 0
+    plane = int(planes[chosen])
+    axis = plane - ROUGH if plane >= ROUGH else plane // STEPS
+    shift = farthest if farthest > np.float32(-np.inf) else np.float32(0.0)
     one, two = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
     first = min(max((within[one] + slopes[one] * shift) * per, np.float32(0.0)), np.float32(INSIDE))
     second = min(max((within[two] + slopes[two] * shift) * per, np.float32(0.0)), np.float32(INSIDE))
-    return int(second * np.float32(TEXELS)) * TEXELS + int(first * np.float32(TEXELS))
+    return int(what[chosen, int(second * np.float32(TEXELS)) * TEXELS + int(first * np.float32(TEXELS))])
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -194,14 +214,15 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
     place: codes and tops of the three kinds of blocks, cells a side and levels of the finest, the period and how wide
     the finest are in map units. colours: the palette, the sky's codes (slopes, turns) and its palette, and what
     nearness is told in. light: how dim cells are, how fast they fade, tones, how many cells there are a side and
-    upwards (place_light.py). faces: where each column's begin, numbers, planes and codes (place_faces.py).
+    upwards (place_light.py). faces: where each column's begin, numbers, planes, which rays see them, and codes
+    (place_faces.py).
     """
     start, east, north, up, above, turn, slope = rays
     far, kinds = distances[:2]
     cells, heights, period, finest = place[6:]
     palette, sky, of_sky, unit = colours
     dim, fade, tones, side, levels = light
-    starts, numbers, planes, what = faces
+    starts, numbers = faces[:2]
     count, wide, high, strides = len(far), east.shape[1], up.shape[1], -(-len(far) // STRIDE)
     cells_of, found = np.empty((2, count), np.int32), np.zeros((3, high), np.int32)
     along = np.empty(count, np.int32), np.empty(count, np.float32), np.zeros(strides, np.float32)
@@ -221,8 +242,8 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
                     face = face_of(number, level, heights, starts, numbers)
                 if face >= 0:
                     cell, slopes = (cells_of[0, d], cells_of[1, d], level), (ahead, aside, up[n, r])
-                    texel = on_face(int(planes[face]), (x, y, eye), slopes, far[d], cell, period, finest)
-                    code = what[face, texel] if what[face, texel] > 0 else code
+                    told = on_faces(face, faces, (x, y, eye), slopes, far[d], cell, period, finest)
+                    code = told if told > 0 else code
                 if len(met):
                     met[n, r, c] = far[d]
             left = np.float32(1.0)

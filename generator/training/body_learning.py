@@ -22,9 +22,10 @@ from torch import Tensor
 
 from generator.data.clips import Dataset
 from generator.tokenizer.body import HIGHEST, RADIUS, TOUCH, UNKNOWN, WEARY, Body, both, turned
+from generator.tokenizer.line_body import LineBody
 from generator.tokenizer.place import Place
 from generator.tokenizer.place_map import FINEST, PlaceMap
-from generator.training.known_depth import is_known, known_ground
+from generator.training.known_depth import KnownLines, is_known, known_ground, known_lines
 
 if TYPE_CHECKING:
     from generator.training.parallax import ParallaxRun
@@ -34,6 +35,7 @@ ALIKE = 4.0  # map units by which a block's top may differ from the ground that 
 HOLE = 16  # cells
 ABOVE = 40.0  # map units that a relief goes on above the highest floor: who stands there cannot step on what ends it
 ROUNDS, FIT, MOST = 12, 0.03, 0.95  # of leaving out; map units a tick that always fit; the share that fits at first
+CLEAR = 1.0  # map units from walls at which nothing has stopped a body: it ends a 32nd of its step short of them
 RIDGE = 1e-3  # what was never seen is taken to be as it was
 SEEN = 20  # ticks with a key on the ground that tell whether it lifts
 LEVEL = 0.1  # map units: who rises or falls by more in a tick does not stand
@@ -63,27 +65,35 @@ def walks_of(data: Dataset, split: str) -> list[Walked]:
 def find_body(run: ParallaxRun, place: Place) -> dict[str, float]:
     """Find the place's body from all training walks of a run, and of the true ground where that is known."""
     assert place.body is not None
-    known = run.config.ground and is_known(run.data.meta)
-    ground = known_ground(run.data, place.period, len(place.body.relief)) if known else None
+    known, cells = run.config.ground and is_known(run.data.meta), len(place.body.relief)
+    if isinstance(place.body, LineBody):
+        return learn_body(place, walks_of(run.data, "train"), known_lines(run.data, place.period, cells))
+    ground = known_ground(run.data, place.period, cells) if known else None
     return learn_body(place, walks_of(run.data, "train"), ground)
 
 
 @torch.no_grad()
 def learn_body(
-    place: Place, walks: Sequence[Walked], ground: npt.NDArray[np.floating] | None = None
+    place: Place, walks: Sequence[Walked], ground: npt.NDArray[np.floating] | KnownLines | None = None
 ) -> dict[str, float]:
-    """Find the relief (of `ground` (C, C), if that is known) and all numbers of a place's body; returns how many map
-    units a tick are off where nothing stops it, and how often nothing does.
+    """Find the relief (of `ground` (C, C), or lines, if they are known) and all numbers of a place's body; returns how
+    many map units a tick are off where nothing stops it, and how often nothing does.
     """
     body = place.body
     assert body is not None, "only a place with a map has a body"
-    if ground is None:
+    if isinstance(body, LineBody):
+        assert isinstance(ground, KnownLines), "lines are known, not found"
+        lay_lines(body, walks, ground)
+    elif ground is None:
         lay(body, place, walks)
     else:
+        assert not isinstance(ground, KnownLines), "only a body among lines is held to them"
         lay_known(body, place, walks, ground)
     ticks = [_ticks(body, place, walk) for walk in walks if len(walk.pose) > 3]
-    speed, before, keys, flies, flown, flew, rise, rises, fresh = (torch.cat(part) for part in zip(*ticks, strict=True))
-    free = _fit_speed(body, speed, before, both(keys), flies, flew)
+    speed, before, keys, flies, flown, flew, rise, rises, fresh, clear = (
+        torch.cat(part) for part in zip(*ticks, strict=True)
+    )
+    free = _fit_speed(body, speed, before, both(keys), (flies, flew, clear))
     _fit_height(body, keys, (flies, flown, fresh), rise, rises)
     kept = body.carry.cpu()[flew.long()][:, None] * before
     pushed = body.pushes(keys.to(body.push.device)).cpu()[torch.arange(len(keys)), flies.long()]
@@ -130,6 +140,20 @@ def lay_known(body: Body, place: Place, walks: Sequence[Walked], ground: npt.NDA
     heights = (ground - bottom - low).clip(0, HIGHEST)
     relief = np.where(np.isnan(ground), float(UNKNOWN), heights)
     _set(body, relief, stature, low)
+
+
+def lay_lines(body: LineBody, walks: Sequence[Walked], known: KnownLines) -> None:
+    """What holds a body to known lines, and how high the eye is above what one stands on."""
+    lines = known.lines
+    parts = {"ends": lines.ends, "bottom": lines.bottom, "top": lines.top, "single": lines.single}
+    parts |= {"relief": known.floor, "ceiling": known.ceiling, "window": known.window, "blocks": np.array(lines.blocks)}
+    for name, part in parts.items():
+        buffer = getattr(body, name)
+        buffer.copy_(torch.from_numpy(part).to(buffer))
+    body.changed()
+    stood, side = _stood(walks), len(known.floor)
+    column, row = _cells(np.mod(stood[:, :2] - known.window, side * FINEST), side)
+    body.stature.fill_(float(np.median(stood[:, 2] - known.floor[row, column])))
 
 
 def _stood(walks: Sequence[Walked]) -> npt.NDArray[np.floating]:
@@ -182,7 +206,8 @@ def _covered(plan: npt.NDArray[np.floating], way: int) -> npt.NDArray[np.int64]:
 def _ticks(body: Body, place: Place, walk: Walked) -> tuple[Tensor, ...]:
     """Of each tick of a walk but the ends: speed and the speed before it, forward and right of the new heading (N, 2),
     keys (N, K), whether it flies, the one before did and it ended in the air, bool (N,), how much the eye rises in it
-    and in the next (N,), and whether it has not for as long as a body is weary, bool (N,).
+    and in the next (N,), whether it has not for as long as a body is weary, and whether nothing can have stopped it,
+    as far as that is known: bool (N,).
     """
     pose = torch.from_numpy(walk.pose.astype(np.float64))
     steps, rises = pose[1:, :2] - pose[:-1, :2], (pose[1:, 2] - pose[:-1, 2]).float()
@@ -194,11 +219,18 @@ def _ticks(body: Body, place: Place, walk: Walked) -> tuple[Tensor, ...]:
     keys = torch.from_numpy(walk.keys[2:-1].astype(np.float32))
     lately = nnf.max_pool1d(nnf.pad(rises[None, 1:-1], (WEARY, 0)), WEARY + 1, 1)[0]
     flies, flown, flew = flying[1:], flying[:-1], height > floor + TOUCH
-    return speed, before, keys, flies, flown, flew, rises[1:-1], rises[2:], lately < LEVEL
+    clear = torch.ones(len(speed) + 1, dtype=torch.bool)
+    if isinstance(body, LineBody):
+        plan, feet = (part.to(body.relief.device) for part in (pose[1:-1, :2], pose[1:-1, 2] - body.stature.cpu()))
+        clear = body.fits(place, plan, feet, RADIUS + CLEAR).cpu()
+    return speed, before, keys, flies, flown, flew, rises[1:-1], rises[2:], lately < LEVEL, clear[1:] & clear[:-1]
 
 
-def _fit_speed(body: Body, speed: Tensor, before: Tensor, keys: Tensor, flies: Tensor, flew: Tensor) -> Tensor:
-    """Find `carry` and `push`; returns bool (N,): which ticks fit, where nothing stopped the body."""
+def _fit_speed(body: Body, speed: Tensor, before: Tensor, keys: Tensor, told: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Find `carry` and `push` from ticks of which is told whether they fly, whether the one before ended in the air,
+    and whether they are clear of walls; returns bool (N,): which ticks fit, where nothing stopped the body.
+    """
+    flies, flew, clear = told
     kept = torch.stack([before * ~flew[:, None], before * flew[:, None]], dim=-1)  # (N, 2, 2)
     given = torch.cat([keys * ~flies[:, None], keys * flies[:, None]], dim=-1)  # (N, 2 F)
     nothing = torch.zeros_like(given)
@@ -206,12 +238,12 @@ def _fit_speed(body: Body, speed: Tensor, before: Tensor, keys: Tensor, flies: T
     right = torch.cat([kept[:, 1], nothing, given], dim=-1)
     prior = torch.zeros(forward.shape[1])
     prior[:2] = body.carry.cpu()
-    free = torch.ones(len(speed), dtype=torch.bool)
+    free = clear if clear.any() else torch.ones_like(clear)
     for number in range(ROUNDS):
         rows, aims = torch.cat([forward[free], right[free]]), torch.cat([speed[free, 0], speed[free, 1]])
         found = _ridge(rows, aims, prior)
         off = torch.stack([forward @ found - speed[:, 0], right @ found - speed[:, 1]], dim=-1).norm(dim=-1)
-        free = off <= _within(off, number)
+        free = (off <= _within(off, number)) & (clear | (number == ROUNDS - 1))
     push = found[2:].view(2, 2, -1).transpose(0, 1)  # by way, then by whether it flies
     body.carry.copy_(found[:2])
     body.push.copy_(push.flatten())

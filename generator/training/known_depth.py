@@ -23,7 +23,7 @@ from generator.data.clips import Dataset
 from generator.data.halls.canvas import Canvas
 from generator.data.halls.depth import exact_nearness, nearness, ray_slopes
 from generator.data.halls.maps import draw_map
-from generator.data.still_map import STILL, Ground, still_ground
+from generator.data.still_map import BARRED, STILL, Ground, Linedefs, still_ground, still_lines
 from generator.tokenizer.place_map import CELL, FINEST
 from generator.training.helpers import step_rng
 from generator.training.windows import to_video
@@ -101,6 +101,45 @@ def known_ground(data: Dataset, period: float, cells: int) -> npt.NDArray[np.flo
     canvas, at, inside = _nearest(data, period, cells, "ground=false")
     fits = ~canvas.solid[at] & (canvas.ceil[at] - canvas.floor[at] >= TALL) & ~canvas.barred[at]
     return np.where(inside, np.where(fits, canvas.floor[at].astype(np.float64), np.inf), np.nan)
+
+
+def line_count(data: Dataset) -> int:
+    """How many lines the still map has that a data set was recorded in."""
+    return len(_lines(data).ends)
+
+
+def _lines(data: Dataset) -> Linedefs:
+    entry = data.entry(data.select("train")[0])
+    return still_lines(data.folder / f"{entry['map']}.wad", entry["map"])
+
+
+@dataclass(frozen=True)
+class KnownLines:
+    """The lines of a still map, floors and ceilings (C, C) int16 of the place that was recorded in it (BARRED and none
+    where nobody fits), and where in the map the place's period begins (2,), map units.
+    """
+
+    lines: Linedefs
+    floor: npt.NDArray[np.int16]
+    ceiling: npt.NDArray[np.int16]
+    window: npt.NDArray[np.float64]
+
+
+def known_lines(data: Dataset, period: float, cells: int) -> KnownLines:
+    """What holds a body in a place of this period, of so many cells a side, that is a still map."""
+    middle = np.mean(shown_room(data), axis=0)[:2]
+    window = FINEST * np.round((middle - period / 2) / FINEST)
+    ground = TrueDepth(data).canvas(data.select("train")[0])
+    column, row = (
+        np.floor((begin + (np.arange(cells) + 0.5) * FINEST - origin) / ground.sub).astype(np.int64)
+        for begin, origin in zip(window, ground.origin, strict=True)
+    )
+    rows, columns = ground.shape
+    at = np.ix_(row.clip(0, rows - 1), column.clip(0, columns - 1))
+    fits = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
+    fits &= ~ground.solid[at] & (ground.ceil[at] - ground.floor[at] >= TALL)
+    floor, ceiling = (np.where(fits, part[at], BARRED).astype(np.int16) for part in (ground.floor, ground.ceil))
+    return KnownLines(_lines(data), floor, ceiling, window)
 
 
 def known_solids(

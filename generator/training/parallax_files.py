@@ -51,6 +51,7 @@ def begin_with(parallax: Parallax, begin: Parallax, origin: str) -> None:
             "samples",
             "lower",
             "below",
+            "lines",
             "hidden",
             "bodily",
             "refine",

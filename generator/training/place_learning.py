@@ -24,7 +24,7 @@ from generator.tokenizer.place_map import BELOW
 from generator.training.body_learning import find_body, stood_on
 from generator.training.depth_losses import soften
 from generator.training.helpers import step_generator, step_rng
-from generator.training.known_depth import is_known, still_sizes
+from generator.training.known_depth import is_known, line_count, still_sizes
 from generator.training.place_evening import even_walls
 from generator.training.place_faces import face_place
 from generator.training.place_light import light_place, tone_place
@@ -40,9 +40,9 @@ SOUGHT = 64  # held-out pictures that are found in the place
 
 
 def place_sizes(config: ParallaxTraining, data: Dataset) -> dict[str, Any]:
-    """`period`, `checkered`, `levels`, `below`, `recall`, `samples`, `lower` and `bodily` of the settings, or what the
-    recorded world is known to have: our engine draws two rows for each of a picture's, and looks along their lower
-    edges.
+    """`period`, `checkered`, `levels`, `below`, `recall`, `samples`, `lower`, `bodily` and `lines` of the settings, or
+    what the recorded world is known to have: our engine draws two rows for each of a picture's, and looks along their
+    lower edges.
     """
     meta, own, below = data.meta, not config.period, BELOW
     period, checkered, levels = config.period, config.checkered, 0
@@ -59,6 +59,7 @@ def place_sizes(config: ParallaxTraining, data: Dataset) -> dict[str, Any]:
     lower = row / 2 if config.lower < 0 else config.lower
     sizes |= {"recall": config.recall if mapped else 0.0, "samples": config.samples if mapped else 1}
     sizes["lower"] = lower if mapped else 0.0
+    sizes["lines"] = line_count(data) if mapped and config.bodily and config.ground and meta.get("size") == STILL else 0
     return {**sizes, "bodily": config.bodily and mapped}
 
 

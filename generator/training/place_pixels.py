@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -41,6 +41,11 @@ class Ended:
     colour: Tensor
     near: Tensor
     met: Met
+
+    def some(self, which: Tensor) -> Ended:
+        """Those of the pixels that are chosen, bool (P,)."""
+        parts = {part.name: getattr(self.met, part.name)[which] for part in fields(Met)}
+        return Ended(self.block[which], self.colour[which], self.near[which], Met(**parts))
 
 
 def within(place_map: PlaceMap, rays: Rays, far: Tensor, number: Tensor) -> Met:

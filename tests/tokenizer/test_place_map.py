@@ -161,9 +161,11 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, thre
     place_map = PlaceMap(PERIOD, 12)
     where = torch.randint(place_map.blocks, (4000,), generator=generator).unique()
     place_map.fill(where, torch.rand(len(where), 3, generator=generator) * 2 - 1)
-    faced = where[::2]
+    faced = torch.cat([where[::2], where[::4], where[::8]])  # corners have more faces than one
     planes = torch.randint(ROUGH + 3, faced.shape, generator=generator)
-    place_map.faces.fill(faced, planes, torch.randint(256, (len(faced), TEXELS**2), generator=generator))
+    facing = torch.randint(3, faced.shape, generator=generator)
+    what = torch.randint(256, (len(faced), TEXELS**2), generator=generator)
+    place_map.faces.fill(faced, planes, what, facing)
     place_map.sky.fill(torch.rand(96, 720, 3, generator=generator))
     place_map.eye.fill_(105.0)
     place_map.lower = 0.003
