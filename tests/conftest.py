@@ -33,6 +33,16 @@ SPLITS = ("train", "train", "held_map", "held_seed")
 
 
 @pytest.fixture(autouse=True, scope="session")
+def few_are_sought():
+    """Stages that learn a place find few held-out pictures in it: each takes as long as a step."""
+    from generator.training import place_learning
+
+    before, place_learning.SOUGHT = place_learning.SOUGHT, 6
+    yield
+    place_learning.SOUGHT = before
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     torch.set_num_threads(1)
 

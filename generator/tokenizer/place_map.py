@@ -116,8 +116,14 @@ class PlaceMap(nn.Module):
         """Blocks stand at these numbers (N,) and nowhere else, in colours (N, 3) in [-1, 1], or in few like them, which
         have no tones yet.
         """
-        self.light.tones = self.light.tones[:0]
         made, what = few(colour, COLOURS)
+        self.paint(where, what, made)
+
+    def paint(self, where: Tensor, what: Tensor, made: Tensor) -> None:
+        """Blocks stand at these numbers (N,) and nowhere else, in which (N,) of these colours (P, 3), not all of which
+        they need have, and which have no tones yet.
+        """
+        self.light.tones = self.light.tones[:0]
         palette = torch.zeros_like(self.palette)
         if len(made):
             palette[1:] = made[0]  # what is left over

@@ -26,8 +26,9 @@ from generator.training.place_pixels import Ended, Recorded
 NEAR = 400.0  # map units: what was farther away says little about a texel
 FLAT = 0.5  # map units that recorded points lie off a plane, at most
 SIDES, AT_ONCE = 6, 20_000  # of a block, two along each axis; blocks whose planes are chosen at once
-FEWEST, ALONE, ANOTHER_SIDE = 4, 0.2, 0.15  # pixels that a plane needs, more by a share of the block's, or of what its
+FEWEST, ALONE, ANOTHER_SIDE = 8, 0.4, 0.15  # pixels that a plane needs, more by a share of the block's, or of what its
 # other planes have
+MIDDLE = 1.0  # of three steps beside one another the middle one counts for so much more
 ANOTHER = 0.025  # levels of -1..1 that texels are off their block's colour, for the block to have a face
 
 
@@ -87,7 +88,7 @@ class FaceFusion:
         """Planes (n, MOST) of blocks from `begin` on, and which rays see them."""
         count, usual = self.count[begin : begin + AT_ONCE], usual[begin : begin + AT_ONCE]
         bins = self.bins[begin * SIDES * STEPS : (begin + len(count)) * SIDES * STEPS].view(-1, SIDES, STEPS).float()
-        near = nnf.avg_pool1d(bins, 3, 1, 1) * 3
+        near = nnf.avg_pool1d(bins, 3, 1, 1) * 3 + MIDDLE * bins
         planes, facings, taken = torch.full((len(count), MOST), -1), torch.zeros(len(count), MOST).long(), 0 * count
         steps = torch.arange(STEPS)
         for k in range(MOST):
@@ -142,7 +143,7 @@ class FaceFusion:
         shown = seen[faced]
         where, had = self.map.where.clone(), self.map.palette.float()[self.map.what.long()]
         made, which = few(torch.cat([had, colour[faced][shown]]), COLOURS)
-        self.map.fill(where.long(), made[which[: len(had)]])
+        self.map.paint(where.long(), which[: len(had)], made)
         palette = self.map.palette.float()[1:]
         codes = torch.zeros(shown.shape, dtype=torch.uint8)
         codes[shown] = (alike(made[which[len(had) :]], palette) + 1).to(torch.uint8)

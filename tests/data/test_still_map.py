@@ -4,15 +4,31 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
+from controls.action import encode_rows
 from controls.errors import UserError
 from generator.data.clips import Dataset
 from generator.data.collect import collect
 from generator.data.doom_map import SECTOR, map_names, read_map
 from generator.data.engine import Engine
+from generator.data.latents import PLAN
 from generator.data.sources import open_maps
-from generator.data.still_map import BRIGHTEST, DARKEST, LINTEL, still_ground, write_still
-from generator.training.known_depth import TrueDepth, is_known, known_ground, known_solids, shown_room, still_sizes
+from generator.data.still_map import BARRED, BRIGHTEST, DARKEST, LINTEL, still_ground, still_lines, write_still
+from generator.tokenizer.body import NOWHERE
+from generator.tokenizer.line_body import LineBody
+from generator.tokenizer.place import Place
+from generator.training.body_learning import learn_body, walks_of
+from generator.training.known_depth import (
+    TrueDepth,
+    is_known,
+    known_ground,
+    known_lines,
+    known_solids,
+    line_count,
+    shown_room,
+    still_sizes,
+)
 
 DOOR, TAGGED, LIGHTS = 1, 63, (0, 96, 255, 160)
 CLIPS, FRAMES = 6, 41
@@ -89,6 +105,17 @@ def test_ground_has_the_heights_of_its_sectors(tmp_path):
     assert ground.barred[10, 127:129].all() and not ground.barred[10, [10, 63, 64, 150]].any(), "by a barrier only"
 
 
+def test_lines_have_the_floors_and_ceilings_beside_them(tmp_path):
+    lines = still_lines(write_still(wad(tmp_path / "a.wad", sky=True), "MAP01", tmp_path / "own.wad"), "MAP01")
+    assert lines.ends.shape == (10, 4) and lines.single.sum() == 8 and lines.blocks == (-8, -8), (
+        "no BLOCKMAP: beside it"
+    )
+    assert (lines.bottom[lines.single] == BARRED).all() and (lines.top[lines.single] == -BARRED).all()
+    opened, barrier = np.flatnonzero(~lines.single)
+    assert (lines.bottom[opened], lines.top[opened]) == (0, 124)
+    assert lines.bottom[barrier] == BARRED, "a barrier has two sides and lets nobody through"
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     pytest.importorskip("vizdoom")
@@ -139,6 +166,40 @@ def test_room_of_a_place_holds_all_that_is_shown(recorded):
     heights = -23.0 - below + 2 + 4 * np.arange(4 * levels)
     filled, air = known_solids(recorded, period, cells, heights)
     assert not (filled & air).any() and filled.any() and air.any()
+
+
+def test_a_body_among_the_lines_of_the_map_walks_as_was_recorded(recorded):
+    """The bug: a relief in cells of four units knew no walls aslant, and its eye jumped up every step of a stair."""
+    period, levels, below = still_sizes(recorded, -23.0)
+    place = Place(period, False, levels, len(recorded.spec.keys), below=below, lines=line_count(recorded))
+    place.map.eye.fill_(-23.0)
+    body, held = place.body, known_lines(recorded, period, place.map.cells)
+    assert isinstance(body, LineBody) and (
+        held.lines.blocks == still_lines(recorded.folder / "MAP01.wad", "MAP01").blocks
+    )
+    figures = learn_body(place, walks_of(recorded, "train"), held)
+    assert figures["body_off"] < 0.01 and body.stature == 41
+    off, up = [], []
+    for index in range(len(recorded)):
+        clip = recorded.clip(index)
+        pose = torch.from_numpy(clip.pose[:, PLAN]).float()
+        stood = body.standing(place, pose[:, :2])
+        assert (stood < NOWHERE).float().mean() > 0.99, "where somebody walked one can stand"
+        rows = torch.from_numpy(encode_rows(clip.keys[1:], clip.look[1:], recorded.spec)).float()
+        look, state = torch.from_numpy(clip.look[1:]).float(), torch.zeros(1, body.remembered)
+        end = pose[:1]
+        jumps = int(np.argmax(np.r_[clip.keys[1:, recorded.spec.keys.index("jump")], 1]))  # too few to tell how high
+        for k in range(0, jumps - 4, 4):
+            state = body.corrected(place, state, end, pose[k : k + 1]) if k else state
+            given = (pose[k : k + 1], look[None, k : k + 4], rows[None, k : k + 4], state)
+            end, _, state = body.walk(place, *given)
+            if k > 8:
+                off.append(float(place.away(end, pose[k + 4 : k + 5])))
+                up.append(abs(float(end[0, 4] - pose[k + 4, 4])))
+    assert len(off) > 15 and np.mean(np.array(off) < 0.1) > 0.9 and np.mean(np.array(up) < 0.5) > 0.9, (
+        np.sort(off)[-9:],
+        np.sort(up)[-9:],
+    )
 
 
 def test_a_still_place_is_one_map_of_freedoom(tmp_path):

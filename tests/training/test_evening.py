@@ -139,7 +139,7 @@ def test_the_stage_makes_its_walls_even_unless_it_is_told_not_to(houses, tmp_pat
     counts = []
     for even in (True, False):
         config = ParallaxTraining(
-            str(houses), preset="debug", steps=2, batch=2, walks=1, period=4096.0, levels=10, mapped=24, pictures=2,
+            str(houses), preset="debug", steps=2, batch=2, walks=1, period=2048.0, levels=10, mapped=12, pictures=2,
             ego_from=0.4, faces=8, even=even,
         )  # fmt: skip
         train(config, tmp_path / str(even), quiet=True)

@@ -104,14 +104,14 @@ def test_lit_views_are_no_less_like_the_recordings(houses):
 
 def test_the_stage_finds_light_and_a_new_map_forgets_it(houses, tmp_path):
     config = ParallaxTraining(
-        str(houses), preset="debug", steps=2, batch=2, walks=1, period=4096.0, levels=10, mapped=24, lights=12,
+        str(houses), preset="debug", steps=2, batch=2, walks=1, period=2048.0, levels=10, mapped=24, lights=12,
         pictures=2, ego_from=0.4,
     )  # fmt: skip
     place = load_parallax(str(train(config, tmp_path, quiet=True))).place
     assert place.map.light.known and place.map.light.tones.any()
     assert place.map.lower == pytest.approx(np.tan(np.deg2rad(Dataset.open(houses).meta["hfov"]) / 2) / 256 / 2)
     light = place.map.light.dim.clone()
-    lit = Parallax(ParallaxConfig(size=Dataset.open(houses).size, period=4096.0, levels=10))
+    lit = Parallax(ParallaxConfig(size=Dataset.open(houses).size, period=2048.0, levels=10))
     lit.place.map.load_state_dict(place.map.state_dict())
     map_place(lit, Dataset.open(houses), 12, np.random.default_rng(0), known=True)
     assert len(light) and not lit.place.map.light.known and not len(lit.place.map.light.tones)

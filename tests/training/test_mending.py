@@ -75,7 +75,7 @@ def test_what_is_inside_of_something_is_not_seen():
 
 def test_a_map_of_recordings_is_mended(houses):
     data = Dataset.open(houses)
-    parallax = Parallax(ParallaxConfig(size=data.size, period=4096.0, levels=10)).requires_grad_(False)
+    parallax = Parallax(ParallaxConfig(size=data.size, period=2048.0, levels=10)).requires_grad_(False)
     map_place(parallax, data, 60, np.random.default_rng(0), known=True)
     place_map = parallax.place.map
     before = len(place_map.where)
@@ -103,7 +103,7 @@ def test_the_stage_mends_its_map_unless_it_is_told_not_to(houses, tmp_path):
     counts = []
     for mended in (True, False):
         config = ParallaxTraining(
-            str(houses), preset="debug", steps=2, batch=2, walks=1, period=4096.0, levels=10, mapped=24, pictures=2,
+            str(houses), preset="debug", steps=2, batch=2, walks=1, period=2048.0, levels=10, mapped=12, pictures=2,
             ego_from=0.4, mend=mended,
         )  # fmt: skip
         train(config, tmp_path / str(mended), quiet=True)

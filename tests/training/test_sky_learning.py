@@ -82,7 +82,7 @@ def test_a_found_sky_is_more_like_the_recordings(houses):
 
 def test_the_stage_finds_the_sky(houses, tmp_path):
     config = ParallaxTraining(
-        str(houses), preset="debug", steps=2, batch=2, walks=1, period=4096.0, levels=10, mapped=12, skies=12,
+        str(houses), preset="debug", steps=2, batch=2, walks=1, period=2048.0, levels=10, mapped=12, skies=12,
         pictures=2, ego_from=0.4,
     )  # fmt: skip
     place = load_parallax(str(train(config, tmp_path, quiet=True))).place
