@@ -57,7 +57,7 @@ def around(k, at, plane, what, face_at, sizes, patch):  # type: ignore[no-untype
             continue
         for aside in range(-REACH, REACH + 1):
             there = (column, (row + aside) % cells) if axis == 0 else ((column + aside) % cells, row)
-            face = face_at[(there[1] * cells + there[0]) * heights + level + up]
+            face = face_at[axis, (there[1] * cells + there[0]) * heights + level + up]
             if face < 0 or plane[face] // STEPS != axis or abs(plane[face] - plane[k]) > FLUSH:
                 continue
             for texel in range(TEXELS**2):
@@ -101,15 +101,18 @@ class Walls:
 
     def __init__(self, place_map: PlaceMap) -> None:
         self.map, faces = place_map, place_map.faces
-        self.at, self.plane, self.what = (part.long().cpu().numpy() for part in (faces.at, faces.plane, faces.what))
+        parts = (faces.at, faces.plane, faces.what, faces.facing)
+        self.at, self.plane, self.what, self.facing = (part.long().cpu().numpy() for part in parts)
         palette = place_map.palette.float().cpu().numpy()
         self.apart = np.minimum(np.abs(palette[:, None] - palette).sum(-1), ANOTHER)
         self.sizes = place_map.cells, place_map.heights
         self._index()
 
     def _index(self) -> None:
-        self.face_at = np.full(self.map.blocks, -1, np.int64)
-        self.face_at[self.at] = np.arange(len(self.at))
+        self.face_at = np.full((WALLS, self.map.blocks), -1, np.int64)  # by axis: corners have two
+        for axis in range(WALLS):
+            own = np.flatnonzero((self.plane < ROUGH) & (self.plane // STEPS == axis))
+            self.face_at[axis, self.at[own]] = own
 
     def told(self, chosen: Ints, windows: tuple[tuple[int, int, int], ...]) -> int:
         """Let windows say what is on these faces (n,); returns how many texels that changed."""
@@ -128,7 +131,7 @@ class Walls:
         air = self.map.dense().cpu().numpy() == 0
         along = [np.roll(air, 1, axis) | np.roll(air, -1, axis) for axis in (0, 1)]
         found = np.flatnonzero(~air & along[0] & along[1])
-        return found[self.face_at[found] < 0]
+        return found[~np.isin(found, self.at)]
 
     def goes_on(self, number: int) -> int | None:
         """The plane of the wall that most faces beside the block of this number are of, if two or more are."""
@@ -139,9 +142,8 @@ class Walls:
         for axis in range(WALLS):
             ways = [(0, aside) if axis == 0 else (aside, 0) for aside in (-2, -1, 1, 2)]
             places = [((row + y) % cells * cells + (column + x) % cells) * heights for x, y in ways]
-            beside = self.face_at[[place + level + up for place in places for up in ups]]
-            planes = self.plane[beside[beside >= 0]]
-            walls.append(planes[(planes < ROUGH) & (planes // STEPS == axis)])
+            beside = self.face_at[axis, [place + level + up for place in places for up in ups]]
+            walls.append(self.plane[beside[beside >= 0]])
         most = max(walls, key=len)
         return int(np.median(most)) if len(most) > 1 else None
 
@@ -149,13 +151,15 @@ class Walls:
         """Give blocks of these numbers (n,) faces in these planes, with nothing on them; returns which they are."""
         self.what = np.concatenate([self.what, np.zeros((len(numbers), TEXELS**2), np.int64)])
         self.at, self.plane = np.concatenate([self.at, numbers]), np.concatenate([self.plane, planes])
+        self.facing = np.concatenate([self.facing, np.zeros(len(numbers), np.int64)])
         self._index()
         return np.arange(len(self.at) - len(numbers), len(self.at))
 
     def keep(self) -> None:
         """Give the map what was found."""
         device = self.map.where.device
-        self.map.faces.fill(*(torch.from_numpy(part).to(device) for part in (self.at, self.plane, self.what)))
+        parts = (self.at, self.plane, self.what, self.facing)
+        self.map.faces.fill(*(torch.from_numpy(part).to(device) for part in parts))
 
 
 def even_walls(place_map: PlaceMap) -> dict[str, float]:
