@@ -22,7 +22,7 @@ from generator.tokenizer.place_light import LEVELS, STEP, TONE
 
 Array = npt.NDArray[np.generic]
 PARTS = 4  # of the columns, for each thread: some look at walls and are done soon, others over them
-STRIDE = 8  # distances that a ray passes at once where it is above all that stands there
+STRIDE, LEAP = 8, 8  # distances that a ray passes at once where it is above all that stands there, and strides of them
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -151,33 +151,58 @@ def gap_ends(codes, column, level, size, roof):  # type: ignore[no-untyped-def]
     return np.float32(np.inf)
 
 
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def least_of(values, begin, end):  # type: ignore[no-untyped-def]
+    """The least of some values."""
+    least = values[begin]
+    for k in range(begin + 1, end):
+        least = min(least, values[k])
+    return least
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def between(rise, above, far, begin, end):  # type: ignore[no-untyped-def]
+    """How low and how high a ray gets from one distance to before another."""
+    first, last = rise * far[begin] + above, rise * far[end - 1] + above
+    return min(first, last), max(first, last)
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def meet(rises, above, distances, place, along, gaps, found):  # type: ignore[no-untyped-def]
     """Fill `found`, of the rows (h,) of a picture's column that rise by `rises` from `above` the map's bottom, the
     last least: the code of the first block that a ray meets (0: none), at which distance, and its level.
 
-    `along` is what `columns_along` filled; `gaps` is scratch: of each distance and each stride, up to what height
-    nothing stands from where the row below passed. A whole column at once: counting the references of arrays that
-    are given on, ray by ray, takes longer than all else here.
+    `along` is what `columns_along` filled; `gaps` is scratch: of each distance, each stride and each LEAP of strides,
+    up to what height nothing stands from where the row below passed. A whole column at once: arrays cost time to give.
     """
     far, kinds = distances[:2]
     codes0, codes1, codes2, finest = place[0], place[1], place[2], place[9]
-    column, roof, roofs = along
-    free, frees = gaps
-    free[:], frees[:] = 0, 0
-    passed = 0  # strides that the row below went above
+    (column, roof, roofs), (free, frees, leaps) = along, gaps
+    free[:], frees[:], leaps[:] = 0, 0, 0
+    passed, strides, count = 0, len(roofs), len(far)  # strides that the row below went above
+    same, kind, low, top = -1, -1, np.float32(0), np.float32(0)  # where nothing stands in a column
+    sure, until = np.float32(0), 0  # up to what height nothing stands in all others, until where that met something
     for r in range(len(rises) - 1, -1, -1):
-        rise, code, above_all = rises[r], 0, True
-        for s in range(passed, len(roofs)):
-            begin, end = s * STRIDE, min((s + 1) * STRIDE, len(far))
-            first_height, last_height = rise * far[begin] + above, rise * far[end - 1] + above
-            if rise <= 0 and first_height < 0:
+        rise, code, above_all, s, lowest = rises[r], 0, True, passed, np.float32(np.inf)
+        if until > passed and between(rise, above, far, passed * STRIDE, until * STRIDE)[1] < sure:
+            above_all, s, lowest = False, until, sure
+        while s < strides:
+            begin, end = s * STRIDE, min((s + 1) * STRIDE, count)
+            # rows above one that met something far away are in the same gaps for most of the way
+            leap, after = s // LEAP, min((s + LEAP) * STRIDE, count)
+            if s % LEAP == 0 and between(rise, above, far, begin, after)[1] < leaps[leap]:
+                above_all, lowest, s = False, min(lowest, leaps[leap]), s + LEAP
+                continue
+            least, most = between(rise, above, far, begin, end)
+            if rise <= 0 and rise * far[begin] + above < 0:
                 break  # below the map
-            if min(first_height, last_height) >= roofs[s]:
-                passed = s + 1 if above_all else passed
+            s += 1
+            if least >= roofs[s - 1]:
+                passed, lowest = (s, lowest) if above_all else (passed, np.float32(0))
                 continue
             above_all = False
-            if max(first_height, last_height) < frees[s]:
+            if most < frees[s - 1]:
+                lowest = min(lowest, frees[s - 1])
                 continue
             for d in range(begin, end):
                 height = rise * far[d] + above
@@ -185,21 +210,23 @@ def meet(rises, above, distances, place, along, gaps, found):  # type: ignore[no
                     continue
                 if height >= roof[d]:
                     free[d] = np.inf
-                    continue
-                size = finest * np.float32(1 << kinds[d])
-                level = int(height / size)
-                codes = codes0 if kinds[d] == 0 else codes1 if kinds[d] == 1 else codes2
-                code = codes[column[d] + level]
-                if code > 0:
-                    found[1, r], found[2, r] = d, level
-                    break
-                free[d] = gap_ends(codes, column[d], level, size, roof[d])
+                elif column[d] == same and kinds[d] == kind and low <= height < top:
+                    free[d] = top  # as at the distance before: most are over the same column
+                else:
+                    size = finest * np.float32(1 << kinds[d])
+                    level = int(height / size)
+                    codes = codes0 if kinds[d] == 0 else codes1 if kinds[d] == 1 else codes2
+                    code = codes[column[d] + level]
+                    if code > 0:
+                        found[1, r], found[2, r], sure, until = d, level, lowest, s - 1
+                        break
+                    same, kind, low = column[d], kinds[d], level * size
+                    top = free[d] = gap_ends(codes, column[d], level, size, roof[d])
             if code > 0:
                 break
-            lowest = free[begin]
-            for d in range(begin + 1, end):
-                lowest = min(lowest, free[d])
-            frees[s] = lowest
+            frees[s - 1] = least_of(free, begin, end)
+            lowest = min(lowest, frees[s - 1])
+            leaps[leap] = least_of(frees, leap * LEAP, min((leap + 1) * LEAP, strides))
         found[0, r] = code
 
 
@@ -226,7 +253,7 @@ def look(first, last, rays, distances, place, colours, light, faces, seen, met):
     count, wide, high, strides = len(far), east.shape[1], up.shape[1], -(-len(far) // STRIDE)
     cells_of, found = np.empty((2, count), np.int32), np.zeros((3, high), np.int32)
     along = np.empty(count, np.int32), np.empty(count, np.float32), np.zeros(strides, np.float32)
-    gaps = np.empty(count, np.float32), np.empty(strides, np.float32)
+    gaps = np.empty(count, np.float32), np.empty(strides, np.float32), np.empty(-(-strides // LEAP), np.float32)
     for at in range(first, last):
         n, c = at // wide, at % wide
         columns_along(n, c, rays, distances, place, along, cells_of)
