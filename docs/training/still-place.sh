@@ -14,7 +14,7 @@ root=runs/still
 # Depth, map with all that is found of it, body, localiser; minutes count from start to end, map included.
 "$python" run.py train parallax --data $root/data --start "$start" --run $root/parallax --minutes 30 --set ego_from=0.3 \
   --set known=2500 --set agree=0 --set recall=0.02 --set lr=5e-4 \
-  --set mapped=3000 --set skies=400 --set lights=1500 --set faces=3300 --set most_faces=600000 --set even=false
+  --set mapped=3000 --set skies=400 --set lights=1500 --set faces=9300 --set most_faces=640000 --set even=false
 "$python" run.py train latents --data $root/data --latents $root/latents --tokenizer $root/tokenizer \
   --parallax $root/parallax --workers 2
 "$python" run.py train adaptation --data $root/data --latents $root/latents --tokenizer $root/tokenizer \

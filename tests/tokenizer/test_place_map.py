@@ -189,6 +189,31 @@ def test_rays_on_a_processor_meet_what_tensors_meet(height, width, samples, thre
     assert (found[:, 3] > 0).any() and (found[:, 3] == 0).any()
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_rays_indoors_leap_over_what_is_empty_and_meet_what_tensors_meet(samples):
+    """Rooms with floors at several heights, ceilings, pillars, a beam and a window; to the last bit."""
+    place_map = PlaceMap(PERIOD, 12)
+    side, generator = place_map.cells, torch.Generator().manual_seed(samples)
+    solid = torch.zeros(side, side, place_map.heights, dtype=torch.bool)  # (y, x, up)
+    solid[..., :9], solid[..., 33:36] = True, True
+    solid[40:60, :, :12], solid[90:, 20:50, 26:36] = True, True
+    solid[::32], solid[:, ::40] = True, True
+    solid[::32, 4:12, 9:30], solid[6:14, ::40, 11:20] = False, False
+    solid[torch.randint(side, (60,), generator=generator), torch.randint(side, (60,), generator=generator)] = True
+    solid[16, :, 24:26] = True
+    where = solid.flatten().nonzero()[:, 0]
+    place_map.fill(where, torch.rand(len(where), 3, generator=generator) * 2 - 1)
+    place_map.sky.fill(torch.rand(96, 720, 3, generator=generator))
+    place_map.eye.fill_(float(BELOW))
+    pose = torch.rand(12, 5, generator=generator) * torch.tensor([PERIOD, PERIOD, 360.0, 90.0, 60.0])
+    pose += torch.tensor([0.0, 0.0, 0.0, -45.0, 40.0])
+    found = place_map.view(pose, EDGE, STRETCH, 80, 128, True, samples)
+    rays = Rays(pose, EDGE, STRETCH, 80, 128, samples, 0.0)
+    seen = place_map.view_of_tensors(rays, asked_at(2 * EDGE / 128 / finer(samples)), True)
+    assert torch.equal(found, seen.unflatten(0, (12, samples)).mean(1))
+    assert (found[:, 3] > 0).float().mean() > 0.9
+
+
 def test_samples_of_a_pixel_are_pixels_of_a_picture_twice_the_size(tower):
     """All four of them, or the two that lie aslant; and where rays are finer they ask more often."""
     pose = torch.tensor([[60.0, 130.0, 20.0, 3.0]])
