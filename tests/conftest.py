@@ -191,11 +191,16 @@ def embodied():
     return _embodied
 
 
-def _embodied(parallax: Parallax) -> Parallax:
-    made = Parallax(dataclasses.replace(parallax.config, bodily=True)).requires_grad_(False)
+def _embodied(parallax: Parallax, lines: int = 0) -> Parallax:
+    made = Parallax(dataclasses.replace(parallax.config, bodily=True, lines=lines)).requires_grad_(False)
     begin_with(made, parallax, "test")
     body, generator = made.body, torch.Generator().manual_seed(9)
-    body.relief.copy_(torch.where(torch.rand(body.relief.shape, generator=generator) < 0.002, 200, 24))
+    if lines:
+        body.relief.fill_(0)
+        body.ends.copy_(torch.randint(int(PERIOD), body.ends.shape, generator=generator))
+        body.bottom.copy_(torch.randint(0, 40, body.bottom.shape, generator=generator))
+    else:
+        body.relief.copy_(torch.where(torch.rand(body.relief.shape, generator=generator) < 0.002, 200, 24))
     body.stature.fill_(41.0)
     body.push.copy_(torch.rand(body.push.shape, generator=generator) - 0.5)
     body.lift.copy_(8 * torch.rand(body.lift.shape, generator=generator).round())

@@ -90,10 +90,12 @@ def same(made, due):
     return torch.equal(made[0], due[0]) and np.array_equal(made[1], due[1]) and torch.equal(made[2], due[2])
 
 
-@pytest.fixture(scope="module", params=["place", "body", "walk"])
+@pytest.fixture(scope="module", params=["place", "body", "lines", "walk"])
 def weights(request, place_folder, world_folder, embodied):
     found = load_weights(world_folder if request.param == "walk" else place_folder)
-    return replace(found, parallax=embodied(found.parallax)) if request.param == "body" else found
+    if request.param in ("body", "lines"):
+        return replace(found, parallax=embodied(found.parallax, 20 * (request.param == "lines")))
+    return found
 
 
 @pytest.fixture
