@@ -26,10 +26,11 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from generator.precision import in_full
-from generator.tokenizer.body import CLIMB, STEEPEST, Body, turned
+from generator.tokenizer.body import CLIMB, NOWHERE, STEEPEST, Body, turned
 from generator.tokenizer.devices import centres, constant
 from generator.tokenizer.line_body import LineBody
 from generator.tokenizer.place_map import BELOW, CELL, CHANNELS, VIEW, PlaceMap
+from generator.tokenizer.place_search import HEADINGS, LOOKED, headings, look_up, unlikeness
 
 AXES = (
     (1, 0),
@@ -50,17 +51,11 @@ AXES = (
 CHECKERED = ((1, 1), (1, -1), (2, 0), (0, 2), (2, 2), (2, -2), (3, 1), (1, 3), (3, -1), (1, -3), (4, 0), (0, 4))
 CHECKERED += ((8, 0), (0, 8), (16, 0), (0, 16))
 COARSE = 12  # waves that are looked at along a column; the finer ones belong to where one stands
-HEADINGS = (1, 2, 4)  # waves of the heading: whole turns, halves and quarters
 DISTANCES = (96.0, 256.0, 512.0, 960.0)  # map units along a column
 POSE = 5  # x, y, yaw, pitch, height
 REACH = 2  # cells about those that were stood on which close gaps between them; the last of them is no ground
 SINK = 6.0  # map units a tick that an eye without lift falls
 SLIDES = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))  # all of a step, along an axis, nothing
-LOOKED = (20, 32)  # rows and columns of the views that a picture is compared with
-PLACES, APART, TURNS, KEPT = 24, 48.0, 12, 3  # places and headings that are tried, map units between places
-SPREAD, FINER = (16.0, 16.0, 3.0), (1.5, 1.0, 0.5, 0.25)  # map units and degrees about what is kept, in turn finer
-LIFT, CLEARLY = 24.0, 0.9  # map units of a jump, and how much more alike a view from there must be
-AT_ONCE = 64  # views
 STEP = 16.0  # map units between the places that a picture's likelihood is first asked for
 CLEAR, CLOSE = 24, 24.0  # directions in which the ego-motion is told of walls, and map units that are close
 FINE = 4  # and that many parts of it afterwards
@@ -248,7 +243,7 @@ class Place(nn.Module):
             where = self._peak(said[:, :split])
             turns = torch.arange(0, 360, 1.0, device=said.device)
             yaw = turns[(said[:, split:] @ headings(turns).T).argmax(1)]
-        return self._stood(where, yaw, torch.zeros_like(yaw))
+        return self.stood(where, yaw, torch.zeros_like(yaw))
 
     def find(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
         """As `locate` for pictures of a known pitch (n,) in degrees; with a map the pose (n, 5) whose view is most like
@@ -256,64 +251,22 @@ class Place(nn.Module):
         """
         if self.map is None:
             found = self.locate(picture)
-            return self._stood(found[:, :2], found[:, 2], pitch.to(found))
-        return torch.cat([self._look_up(*one, edge, stretch) for one in zip(picture.split(1), pitch, strict=True)])
+            return self.stood(found[:, :2], found[:, 2], pitch.to(found))
+        return torch.cat([look_up(self, *one, edge, stretch) for one in zip(picture.split(1), pitch, strict=True)])
 
     def unlike(self, picture: Tensor, pose: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
         """How far apart (n,) pictures (n, 3, Y, X) and the map's views from poses (n, 5) are, in levels of -1..1."""
         if self.map is None:
             return torch.zeros(len(pose), device=pose.device)
-        return self._apart(nnf.adaptive_avg_pool2d(picture.float(), LOOKED), pose, edge, stretch)
+        return unlikeness(self, nnf.adaptive_avg_pool2d(picture.float(), LOOKED), pose, edge, stretch)
 
-    def _apart(self, aim: Tensor, poses: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
-        assert self.map is not None
-        views = torch.cat([self.map.view(part, edge, stretch, *LOOKED)[:, :3] for part in poses.split(AT_ONCE)])
-        return (views - aim).abs().mean((1, 2, 3))
-
-    def _look_up(self, picture: Tensor, pitch: Tensor, edge: float, stretch: float | Tensor) -> Tensor:
-        aim = nnf.adaptive_avg_pool2d(picture.float(), LOOKED)
-
-        def best(poses: Tensor, count: int) -> Tensor:
-            return poses[self._apart(aim, poses, edge, stretch).argsort()[:count]]
-
-        def closer(kept: Tensor, spread: tuple[float, ...]) -> Tensor:
-            for scale in FINER:
-                each = [torch.tensor([-s, 0.0, s] if s else [0.0], device=kept.device) for s in spread]
-                steps = torch.cartesian_prod(*each) * scale
-                near = (kept[:, None, [0, 1, 2, 4]] + steps).flatten(0, 1)
-                stood = self._stood(near[:, :2], near[:, 2], kept[:1, 3].expand(len(near)))
-                height = torch.maximum(stood[:, 4], near[:, 3]) if spread[3] else stood[:, 4]
-                kept = best(torch.cat([stood[:, :4], height[:, None]], dim=1), KEPT)
-            return kept[:1]
-
-        tried = self._candidates(picture, pitch)
-        likely, raised = (best(torch.cat([tried[:, :4], tried[:, 4:] + up], dim=1), KEPT) for up in (0.0, LIFT))
-        found = torch.cat([closer(likely, (*SPREAD, 0.0)), closer(raised, (*SPREAD, LIFT / 2))])
-        found[:, 0:2] = torch.remainder(found[:, 0:2], self.period)
-        on_floor, in_air = self._apart(aim, found, edge, stretch)
-        return torch.where(in_air < CLEARLY * on_floor, found[1:], found[:1])
-
-    def _stood(self, plan: Tensor, yaw: Tensor, pitch: Tensor) -> Tensor:
+    def stood(self, plan: Tensor, yaw: Tensor, pitch: Tensor) -> Tensor:
         """Poses (n, 5) of one who stands at plan positions (n, 2), with yaw and pitch (n,) in degrees."""
-        return torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch, self.standing(plan)], dim=-1)
-
-    def _candidates(self, picture: Tensor, pitch: Tensor) -> Tensor:
-        """Poses (m, 5) that a picture (1, 3, Y, X) may have been taken at: likely places, each with likely headings."""
-        said = self.localiser(picture.to(next(self.parameters()))).float()
-        split, places = 2 * len(self.numbers), []
-        with in_full(said.device.type):
-            plan = self.grid()
-            score = self.waves(plan) @ said[0, :split]
-            for _ in range(PLACES):
-                places.append(plan[score.argmax()])
-                for same in self.same:
-                    away = (plan - places[-1] + plan.new_tensor(same) + self.period / 2) % self.period - self.period / 2
-                    score = score.masked_fill(away.norm(dim=-1) < APART, -math.inf)
-            turns = torch.arange(0, 360, 5.0, device=said.device)
-            likely = turns[(headings(turns) @ said[0, split:]).argsort(descending=True)[:TURNS]]
-        pairs = torch.cartesian_prod(torch.arange(float(PLACES), device=said.device), likely)
-        plan = torch.stack(places)[pairs[:, 0].long()]
-        return self._stood(plan, pairs[:, 1], pitch.to(said).expand(len(pairs)))
+        height = self.standing(plan)
+        if isinstance(self.body, LineBody):  # it knows better, wherever one can be
+            exact = self.body.standing(self, plan)
+            height = torch.where(exact < NOWHERE, exact, height)
+        return torch.stack([*plan.unbind(-1), torch.remainder(yaw, 360.0), pitch, height], dim=-1)
 
     def grid(self) -> Tensor:
         """Places (m, 2), STEP apart, of the ground that recorded walks know, and where one could stand, if anywhere."""
@@ -367,12 +320,6 @@ def place_channels(period: float, checkered: bool, levels: int = 0) -> int:
         return 0
     waves = len(CHECKERED if checkered else AXES)
     return 2 * (waves + len(HEADINGS) + len(DISTANCES) * min(COARSE, waves)) + (CHANNELS if levels else 0)
-
-
-def headings(yaw: Tensor, numbers: tuple[int, ...] = HEADINGS) -> Tensor:
-    """Cosines and sines (..., 2 * numbers) of yaw (...) in degrees."""
-    phase = torch.deg2rad(yaw)[..., None] * constant(numbers, yaw.device, yaw.dtype)
-    return torch.cat([phase.cos(), phase.sin()], dim=-1).float()
 
 
 class Localiser(nn.Module):
