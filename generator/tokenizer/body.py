@@ -136,9 +136,10 @@ class Body(nn.Module):
 
     def ready(self, place: Place) -> None:
         """Compile what walks need: at the very first start that takes seconds, which would be a gap in a walk."""
-        sizes = (5,), (1, 2), (1, self.keys), (STATE,)
+        sizes = (5,), (1, 2), (1, self.keys), (self.remembered,)
         given = [torch.zeros(1, *size, device=self.relief.device) for size in sizes]
         self.walk(place, *given)
+        self.standing(place, given[0][:, :2])
 
     def walk(
         self, place: Place, pose: Tensor, look: Tensor, actions: Tensor, state: Tensor

@@ -5,7 +5,7 @@ A relief in cells (body.py) knows walls along two axes and floors to four map un
 body is held to its lines instead, as the engine holds its own: it stands on the highest floor that it touches, goes
 along a line with the part of its step that points along it, steps up by CLIMB at most, bumps its head, and its eye
 follows a step up, or a hard landing, within some ticks. What keys add to its speed is found from recordings, as for
-any body. Held to 180 recorded stretches of four seconds: LOG.md. Runs compiled on a processor (line_steps.py).
+any body; how near recorded walks it comes: LOG.md. Runs compiled on a processor (line_steps.py).
 After the Doom family of engines (Romero et al. 1993; ZDoom: P_CheckPosition, P_SlideMove, P_ZMovement, P_CalcHeight),
 whose rules were read there; the code is ours.
 
@@ -132,13 +132,6 @@ class LineBody(Body):
         """As `standing`, of positions (n, 2) in double: the floor itself."""
         floor, ceiling = self._room(place, plan, RADIUS, None)
         return torch.where((floor < BARRED) & (ceiling - floor >= TALL), floor, NOWHERE)
-
-    def ready(self, place: Place) -> None:
-        """Compile what walks need: at the very first start that takes seconds, which would be a gap in a walk."""
-        sizes = (5,), (1, 2), (1, self.keys), (STATE,)
-        given = [torch.zeros(1, *size, device=self.relief.device) for size in sizes]
-        self.walk(place, *given)
-        self.standing(place, given[0][:, :2])
 
     def walk_of_steps(self, place: Place, given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """As `walk_of_tensors`, on a processor (line_steps.py)."""

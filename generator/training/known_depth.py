@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +181,13 @@ def _nearest(
 
 def shown_room(data: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The least and greatest x, y and height (3,) in map units of what training clips of a still map show."""
+    return _shown_room(data.folder.resolve())
+
+
+@cache
+def _shown_room(folder: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """It takes seconds, and sizes, mending and lines all ask for it."""
+    data = Dataset.open(folder)
     true_depth, least, most = TrueDepth(data, "period=0", exact=True), np.full(3, np.inf), np.full(3, -np.inf)
     across, down = ray_slopes(data.meta["hfov"], data.size, RAYS)
     for index in data.select("train"):
