@@ -98,8 +98,8 @@ def play(world, picture, look, steps):
 
 
 @pytest.mark.parametrize(("changes", "byte"), [
-    ({"reproject": False}, 0.002), ({}, 0.3), ({"place": True}, 0.3),
-])  # mean difference, of 255  # fmt: skip
+    ({"reproject": False}, 0.002), ({}, 0.3), ({"place": True}, 1.0),
+])  # mean difference, of 255: a rounding may be another block of a map  # fmt: skip
 def test_a_world_on_two_processes_is_the_world_on_one(make_world, first_picture, monkeypatch, changes, byte):
     world_folder = make_world(**changes)
     look = np.float32([[2, -1]] * 4)

@@ -19,7 +19,6 @@ from generator.data.clips import Dataset
 from generator.data.encoding import encode_dataset
 from generator.data.latents import LatentClips, parallax_hash
 from generator.rollout import open_eye, rollout
-from generator.tokenizer import place_search
 from generator.tokenizer.parallax import Parallax, ParallaxConfig
 from generator.tokenizer.place import Place, place_channels
 from generator.tokenizer.place_map import CHANNELS
@@ -388,16 +387,3 @@ def test_a_map_tells_where_a_picture_was_taken_more_exactly(tiny_place, monkeypa
     said = iter([place.aim(pose[:1])])
     jumped = place.find(picture, pose[:1, 3], EDGE, stretch)
     assert (jumped[0, 4] - 30.0).abs() < 8.0, "or in a jump"
-
-
-def test_what_was_found_is_settled_by_all_that_the_map_knows(tiny_place):
-    """To a map unit and a quarter of a degree, the pitch too, which a network only guesses."""
-    place, stretch = tiny_place.place, float(tiny_place.stretch)
-    for number, true in enumerate(([300.0, 77.0, 200.0, 4.0, 0.0], [41.0, 470.0, 359.8, -3.0, 0.0])):
-        picture = place.map.view(torch.tensor([true]), EDGE, stretch, 160, 256, fine=True)[:, :3]
-        near = torch.tensor([true]) + torch.tensor([5.0, -4.0, 1.2, 0.9, 0.0]) * (1 - 2 * number)
-        found = place_search.settled(place, picture, near, EDGE, stretch)
-        away = place.apart(found, torch.tensor([true])).norm()
-        turned = (found[0, 2:4] - torch.tensor(true[2:4]) + 180).remainder(360) - 180
-        assert away < 1.5 and turned.abs().max() < 0.3, (away, turned)
-        assert found[0, 4] == 0 and 0 <= found[0, 2] < 360

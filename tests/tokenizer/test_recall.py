@@ -66,9 +66,7 @@ def test_recalling_changes_what_lies_ahead_and_names_another_parallax(tiny_vae, 
     without.config = dataclasses.replace(without.config, recall=0.0)
     turns = [Reprojector(tiny_vae, 100.0, parallax) for parallax in (tiny_place, without)]
     stands = turns[0].stand(picture)
-    stands[:, -2] = torch.rad2deg(
-        tiny_place.perceive(picture).horizon.atan()
-    )  # as without views
+    stands[:, -2] = torch.rad2deg(tiny_place.perceive(picture).horizon.atan())  # as without views
     (views, pace), (plain, same) = (turn.ahead(picture, look, actions, stands) for turn in turns)
     assert torch.equal(pace, same) and torch.equal(views.inside, plain.inside)
     assert (views.pictures[:, 1:] - plain.pictures[:, 1:]).abs().mean() > 0.1
