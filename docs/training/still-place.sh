@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A still map of Freedoom as a place: the second world that ships, as it was made on two CPU cores in two hours.
+# A still map of Freedoom as a place: the second world that ships, as it was made on two CPU cores in three hours.
 # From the top of the repository: docs/training/still-place.sh [python [map [start]]]
 # Everything lies in runs/still and is resumed by the same command; a world that knows another place is where it starts.
 set -eu

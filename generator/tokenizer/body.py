@@ -250,40 +250,19 @@ class Body(nn.Module):
         cannot stand higher than `highest` (n,). What is inside of something already may leave it.
         """
         highest = highest.masked_fill(self.standing(place, plan) > highest, 2 * NOWHERE)
-        count, speed = ((step.abs().amax(-1) / FARTHEST).floor() + 1).clamp(max=PARTS)[:, None], step
-        for number in range(PARTS):
-            goes = number < count
-            plan, left = self._part(place, plan, speed / count * goes, highest)
-            speed = torch.where(goes, left * count, speed)
-        return plan, speed
+        return in_parts(plan, step, lambda plan, part: self._part(place, plan, part, highest))
 
     def _part(self, place: Place, plan: Tensor, step: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a part of a step, no longer than FARTHEST either way.
-
-        What a corner meets stops it SPARE short, and what is left of the part goes along the line that was met; if
-        that is blocked too, what is left is tried once more as a whole, and then along either axis.
-        """
+        """The same for a part of a step, no longer than FARTHEST either way."""
 
         def fits(where: Tensor) -> Tensor:
             return self.standing(place, where) <= highest
 
-        stopped, left = ~fits(plan + step), step
-        plan, slides = torch.where(stopped[:, None], plan, plan + step), stopped
-        for _ in range(SLIDES):
+        def meet(plan: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
             share, along = self._met(place, plan, step, highest)
-            touch = plan + step * (share - SPARE).clamp(min=0.0)[:, None]
-            slides = slides & (share < 1) & fits(touch)
-            plan = torch.where(slides[:, None], touch, plan)
-            step = torch.where(slides[:, None], step * (1 - share)[:, None], step)
-            rest = step * along
-            left = torch.where(slides[:, None], rest, left)
-            goes_on = slides & fits(plan + rest)
-            plan, stopped = torch.where(goes_on[:, None], plan + rest, plan), stopped & ~goes_on
-            slides = slides & stopped
-        for way in constant(((0.0, 1.0), (1.0, 0.0)), plan.device):
-            goes_on = stopped & fits(plan + step * way)
-            plan, stopped = torch.where(goes_on[:, None], plan + step * way, plan), stopped & ~goes_on
-        return plan, left
+            return share, step * along
+
+        return slid(plan, step, fits, meet)
 
     def _met(self, place: Place, plan: Tensor, step: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
         """The share (n,) of a step (n, 2) from plan positions (n, 2) after which one of the three corners that go ahead
@@ -308,6 +287,52 @@ class Body(nn.Module):
         share = torch.where(blocks & (share >= 0) & (share < 1), share, 1.0).amin((1, 3))  # (n, 2)
         least = share.amin(-1)
         return least, (share > least[:, None]).float()
+
+
+def in_parts(
+    plan: Tensor, step: Tensor, part: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Where steps (n, 2) end that are made in parts, each by itself, and the speed that is left of them: `part` gives
+    both of a part from plan positions (n, 2).
+    """
+    count, speed = ((step.abs().amax(-1) / FARTHEST).floor() + 1).clamp(max=PARTS)[:, None], step
+    for number in range(PARTS):
+        goes = number < count
+        there, left = part(plan, speed / count)
+        plan, speed = torch.where(goes, there, plan), torch.where(goes, left * count, speed)
+    return plan, speed
+
+
+def slid(
+    plan: Tensor,
+    step: Tensor,
+    fits: Callable[[Tensor], Tensor],
+    meet: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Where a part of a step (n, 2) from plan positions (n, 2) ends, and what is left of it. `fits` tells where a body
+    could be; `meet` gives the share (n,) of a step after which a corner meets something, 1 if none does, and what of
+    the whole step points along that (n, 2).
+
+    What a corner meets stops it SPARE short, and what is left of the part goes along the line that was met; if
+    that is blocked too, what is left is tried once more as a whole, and then along either axis.
+    """
+    stopped, left = ~fits(plan + step), step
+    plan, slides = torch.where(stopped[:, None], plan, plan + step), stopped
+    for _ in range(SLIDES):
+        share, along = meet(plan, step)
+        touch = plan + step * (share - SPARE).clamp(min=0.0)[:, None]
+        slides = slides & (share < 1) & fits(touch)
+        plan = torch.where(slides[:, None], touch, plan)
+        step = torch.where(slides[:, None], step * (1 - share)[:, None], step)
+        rest = along * (1 - share)[:, None]
+        left = torch.where(slides[:, None], rest, left)
+        goes_on = slides & fits(plan + rest)
+        plan, stopped = torch.where(goes_on[:, None], plan + rest, plan), stopped & ~goes_on
+        slides = slides & stopped
+    for way in constant(((0.0, 1.0), (1.0, 0.0)), plan.device, plan.dtype):
+        goes_on = stopped & fits(plan + step * way)
+        plan, stopped = torch.where(goes_on[:, None], plan + step * way, plan), stopped & ~goes_on
+    return plan, left
 
 
 def runs(values: Tensor) -> Tensor:

@@ -25,18 +25,16 @@ from generator.tokenizer.body import (
     ASTRAY,
     CLIMB,
     CORNERS,
-    FARTHEST,
     NOWHERE,
-    PARTS,
     RADIUS,
-    SLIDES,
     SLOWEST,
-    SPARE,
     STEEPEST,
     TICKS,
     TOUCH,
     WEARY,
     Body,
+    in_parts,
+    slid,
     turned,
 )
 from generator.tokenizer.devices import arrays, constant
@@ -245,39 +243,15 @@ class LineBody(Body):
         height (n,). What is inside of something already may leave it.
         """
         free = ~self.fits(place, plan, feet, RADIUS - LEEWAY)
-        count, speed = ((step.abs().amax(-1) / FARTHEST).floor() + 1).clamp(max=PARTS)[:, None], step
-        for number in range(PARTS):
-            goes = number < count
-            to, left = self._go_on(place, plan, speed / count, feet, free)
-            plan = torch.where(goes, to, plan)
-            speed = torch.where(goes, left * count, speed)
-        return plan, speed
-
-    def _go_on(self, place: Place, plan: Tensor, step: Tensor, feet: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a part of a step, no longer than FARTHEST either way: see `Body._part`. Who goes along a line at
-        an angle has left what of the step points along it.
-        """
 
         def fits(where: Tensor) -> Tensor:
             return free | self.fits(place, where, feet)
 
-        stopped, left = ~fits(plan + step), step
-        plan, slides = torch.where(stopped[:, None], plan, plan + step), stopped
-        for _ in range(SLIDES):
+        def meet(plan: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
             share, line = self._first(place, plan, step, feet)
-            touch = plan + step * (share - SPARE).clamp(min=0.0)[:, None]
-            slides = slides & (share < 1) & fits(touch)
-            plan = torch.where(slides[:, None], touch, plan)
-            step = torch.where(slides[:, None], step * (1 - share)[:, None], step)
-            rest = along(step, self.drawn().ends[line])
-            left = torch.where(slides[:, None], rest, left)
-            goes_on = slides & fits(plan + rest)
-            plan, stopped = torch.where(goes_on[:, None], plan + rest, plan), stopped & ~goes_on
-            slides = slides & stopped
-        for way in constant(((0.0, 1.0), (1.0, 0.0)), plan.device, torch.float64):
-            goes_on = stopped & fits(plan + step * way)
-            plan, stopped = torch.where(goes_on[:, None], plan + step * way, plan), stopped & ~goes_on
-        return plan, left
+            return share, along(step, self.drawn().ends[line])
+
+        return in_parts(plan, step, lambda plan, part: slid(plan, part, fits, meet))
 
     def _first(self, place: Place, plan: Tensor, step: Tensor, feet: Tensor) -> tuple[Tensor, Tensor]:
         """The share (n,) of a step (n, 2) after which one of the three corners that go ahead crosses a line on which

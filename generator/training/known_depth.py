@@ -132,13 +132,7 @@ def known_lines(data: Dataset, period: float, cells: int) -> KnownLines:
     middle = np.mean(shown_room(data), axis=0)[:2]
     window = FINEST * np.round((middle - period / 2) / FINEST)
     ground = TrueDepth(data).canvas(data.select("train")[0])
-    column, row = (
-        np.floor((begin + (np.arange(cells) + 0.5) * FINEST - origin) / ground.sub).astype(np.int64)
-        for begin, origin in zip(window, ground.origin, strict=True)
-    )
-    rows, columns = ground.shape
-    at = np.ix_(row.clip(0, rows - 1), column.clip(0, columns - 1))
-    fits = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
+    at, fits = _cells(ground, *(begin + (np.arange(cells) + 0.5) * FINEST for begin in window))
     fits &= ~ground.solid[at] & (ground.ceil[at] - ground.floor[at] >= TALL)
     floor, ceiling = (np.where(fits, part[at], BARRED).astype(np.int16) for part in (ground.floor, ground.ceil))
     return KnownLines(_lines(data), floor, ceiling, window)
@@ -171,12 +165,19 @@ def _nearest(
         middles = np.mean(shown_room(data), axis=0)[:2]
     own = (np.arange(cells) + 0.5) * FINEST
     x, y = (own + period * np.round((middle - own) / period) for middle in middles)
+    return canvas, *_cells(canvas, x, y)
+
+
+def _cells(
+    canvas: Canvas | Ground, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]
+) -> tuple[tuple[npt.NDArray[np.int64], ...], npt.NDArray[np.bool_]]:
+    """Which cells of a map lie at these x (c,) and y (r,), an index of (r, c), and which of those it has (r, c)."""
     column, row = (
         np.floor((v - begin) / canvas.sub).astype(np.int64) for v, begin in zip((x, y), canvas.origin, strict=True)
     )
     rows, columns = canvas.shape
     inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
-    return canvas, np.ix_(row.clip(0, rows - 1), column.clip(0, columns - 1)), inside
+    return np.ix_(row.clip(0, rows - 1), column.clip(0, columns - 1)), inside
 
 
 def shown_room(data: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
